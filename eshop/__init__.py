@@ -1,0 +1,1 @@
+"""eShop: an event-driven online shop whose orders are paid exactly once."""

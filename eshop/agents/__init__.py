@@ -1,0 +1,1 @@
+"""The Faust edge: stream, deliver, acknowledge."""

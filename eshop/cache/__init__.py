@@ -1,0 +1,1 @@
+"""A read-through cache whose loss costs only speed."""

@@ -1,0 +1,1 @@
+"""The whole shop without Docker: real Kafka, Postgres and Valkey as child processes."""

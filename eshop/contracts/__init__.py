@@ -1,0 +1,1 @@
+"""What crosses a wire: topics, envelope, message models, gRPC."""

@@ -1,0 +1,1 @@
+"""The gRPC contracts and the stubs generated from them."""

@@ -1,0 +1,1 @@
+"""One module per service: claim, load, fold, save, append, for a batch."""

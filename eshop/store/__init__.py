@@ -1,0 +1,1 @@
+"""Postgres: unit of work, inbox, outbox, watermarks, repositories."""

@@ -1,0 +1,1 @@
+"""Faust tables: projections that can always be rebuilt, never the truth."""

@@ -1,0 +1,1 @@
+"""The API gateway: REST, WebSocket, and the only door clients use."""
