@@ -32,8 +32,10 @@ class Settings(BaseSettings):
     )
     kafka: str = Field("127.0.0.1:9092", description="bootstrap servers, comma-separated")
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    orders_grpc: str = Field("127.0.0.1:50051", description="addresses of the orders workers, comma-separated")
-    payments_grpc: str = Field("127.0.0.1:50052", description="addresses of the payments workers")
+    orders_grpc: str = Field("127.0.0.1:50051", description="the orders workers' addresses, comma-separated")
+    payments_grpc: str = Field(
+        "127.0.0.1:50052", description="addresses of payments workers, comma-separated"
+    )
     auth: Literal["header"] = Field("header", description="header: X-User-Id names the user")
     service_token: SecretStr = Field(
         SecretStr("development-service-token"), description="what gRPC callers must show"
@@ -42,8 +44,8 @@ class Settings(BaseSettings):
     data: Path = Field(Path(".eshop"), description="folder for everything a run keeps on disk")
     topic_prefix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
     group_suffix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
-    web_listen: str | None = Field(None, description="HOST:PORT of HTTP; 127.0.0.1 and the kind's port if unset")
-    grpc_listen: str | None = Field(None, description="HOST:PORT of gRPC; 127.0.0.1 and the kind's port if unset")
+    web_listen: str | None = Field(None, description="HOST:PORT of HTTP; the kind's own if unset")
+    grpc_listen: str | None = Field(None, description="HOST:PORT of gRPC; the kind's own if unset")
     grpc_reflection: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     order_deadline_seconds: int = Field(

@@ -1,0 +1,24 @@
+"""What all message bodies share: frozen, strict about what they need, tolerant of what they don't know."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: 2**53 - 1: a reader in any language, JavaScript among them, reads it exactly.
+INTEGER_MAX = 9_007_199_254_740_991
+
+UserId = Annotated[str, Field(min_length=1, max_length=128)]
+UuidText = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+AmountMinor = Annotated[int, Field(gt=0, le=INTEGER_MAX)]
+BalanceMinor = Annotated[int, Field(ge=0, le=INTEGER_MAX)]
+#: Counts from 1 without a gap: a user's feed number, a version.
+Ordinal = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
+
+
+class Body(BaseModel):
+    """A message's JSON value. Unknown fields are tolerated: a newer writer may add optional ones."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    user_id: UserId

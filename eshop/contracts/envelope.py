@@ -1,0 +1,67 @@
+"""The envelope of every message: what is known of it without opening its body.
+
+It travels in Kafka headers in the manner of the CloudEvents Kafka binding (binary mode).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+Headers = list[tuple[str, bytes]]
+
+_SPEC_VERSION = "1.0"
+
+
+class UndecodableMessage(ValueError):
+    """A message that no reader of this version can ever understand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Identity and origin of a message. ``message_id`` is the outbox's; a relay that repeats repeats it."""
+
+    message_id: str
+    type: str
+    source: str
+    dataschema: str
+    time: datetime
+    correlation_id: str
+    causation_id: str
+    traceparent: str = ""
+
+    def to_headers(self) -> Headers:
+        """Return the envelope as Kafka headers."""
+        pairs = {
+            "ce_specversion": _SPEC_VERSION,
+            "ce_id": self.message_id,
+            "ce_type": self.type,
+            "ce_source": self.source,
+            "ce_time": self.time.isoformat(),
+            "ce_dataschema": self.dataschema,
+            "content-type": "application/json",
+            "correlation_id": self.correlation_id,
+            "causation_id": self.causation_id,
+        }
+        if self.traceparent:
+            pairs["traceparent"] = self.traceparent
+        return [(name, text.encode()) for name, text in pairs.items()]
+
+    @classmethod
+    def from_headers(cls, headers: Iterable[tuple[str, bytes]]) -> "Envelope":
+        """Read the envelope; raise UndecodableMessage where a header is missing or malformed."""
+        try:
+            text = {name: value.decode() for name, value in headers}
+            return cls(
+                message_id=text["ce_id"],
+                type=text["ce_type"],
+                source=text["ce_source"],
+                dataschema=text["ce_dataschema"],
+                time=datetime.fromisoformat(text["ce_time"]),
+                correlation_id=text["correlation_id"],
+                causation_id=text["causation_id"],
+                traceparent=text.get("traceparent", ""),
+            )
+        except KeyError as missing:
+            raise UndecodableMessage(f"header {missing} is missing") from missing
+        except (UnicodeDecodeError, ValueError, AttributeError) as error:
+            raise UndecodableMessage(f"a header is malformed: {error}") from error

@@ -1,0 +1,102 @@
+"""Between bytes on a topic and models: which body belongs to which schema, and both directions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from eshop.contracts import orders_v1, payments_v1
+from eshop.contracts.bodies import Body
+from eshop.contracts.envelope import Envelope, UndecodableMessage
+from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS, Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Where a body travels and how it is named there."""
+
+    body: type[Body]
+    topic: Topic
+    service: str
+    version: int = 1
+
+    @property
+    def type(self) -> str:
+        """The envelope's type, the same in every version."""
+        return f"eshop.{self.service}.{self.body.__name__}"
+
+    @property
+    def dataschema(self) -> str:
+        """The envelope's schema, which names the version."""
+        return f"eshop/{self.service}/v{self.version}/{self.body.__name__}"
+
+
+def _schemas() -> tuple[Schema, ...]:
+    sources = ((ORDERS_EVENTS, "orders", orders_v1), (PAYMENTS_EVENTS, "payments", payments_v1))
+    return tuple(
+        Schema(getattr(module, name), topic, service)
+        for topic, service, module in sources
+        for name in topic.messages
+    )
+
+
+SCHEMAS = _schemas()
+_BY_BODY = {schema.body: schema for schema in SCHEMAS}
+_BY_DATASCHEMA = {schema.dataschema: schema for schema in SCHEMAS}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a message was read. ``topic`` is the broker's name for it."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it was read: envelope, body, origin. Its partition key is ``user_id``."""
+
+    envelope: Envelope
+    body: Body
+    origin: Origin
+
+    @property
+    def message_id(self) -> str:
+        """The id the outbox gave it: the same in every redelivery and repetition."""
+        return self.envelope.message_id
+
+    @property
+    def user_id(self) -> str:
+        """The user it is about."""
+        return self.body.user_id
+
+
+def schema_of(body: Body) -> Schema:
+    """Return how a body is named on the wire."""
+    return _BY_BODY[type(body)]
+
+
+def encode(body: Body) -> bytes:
+    """Return the body as JSON that a person can read."""
+    return body.model_dump_json(exclude_none=True).encode()
+
+
+def decode(
+    origin: Origin, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] | None
+) -> Message:
+    """Read a message; raise UndecodableMessage, which names the cause, where that can never succeed."""
+    envelope = Envelope.from_headers(headers or ())
+    schema = _BY_DATASCHEMA.get(envelope.dataschema)
+    if schema is None:
+        raise UndecodableMessage(f"unknown schema {envelope.dataschema!r}")
+    if value is None:
+        raise UndecodableMessage("the value is null")
+    try:
+        body = schema.body.model_validate_json(value)
+    except ValidationError as error:
+        raise UndecodableMessage(f"the body does not fit {envelope.dataschema}: {error}") from error
+    if key is None or key.decode(errors="replace") != body.user_id:
+        raise UndecodableMessage("the key is not the body's user id")
+    return Message(envelope, body, origin)

@@ -1,0 +1,49 @@
+"""Messages of the orders service, version 1. Only optional fields may still be added."""
+
+from datetime import datetime
+from typing import Literal
+
+from eshop.contracts.bodies import AmountMinor, Body, Currency, Ordinal, UuidText
+
+CancellationReason = Literal[
+    "insufficient_funds", "no_account", "currency_mismatch", "account_frozen", "timeout", "user", "refunded"
+]
+
+
+class OrderCreated(Body):
+    """An order was accepted and waits for its payment. ``pay_before`` is for people: nobody acts on it."""
+
+    order_id: UuidText
+    amount_minor: AmountMinor
+    currency: Currency
+    version: Ordinal
+    feed_seq: Ordinal
+    pay_before: datetime
+
+
+class OrderCancellationRequested(Body):
+    """Someone wants the order ended: the user, or the deadline task, which asks until it is."""
+
+    order_id: UuidText
+    reason: Literal["user", "timeout"]
+
+
+class OrderFinished(Body):
+    """The order is paid."""
+
+    order_id: UuidText
+    amount_minor: AmountMinor
+    currency: Currency
+    version: Ordinal
+    feed_seq: Ordinal
+
+
+class OrderCancelled(Body):
+    """The order has ended, and its user is not charged."""
+
+    order_id: UuidText
+    amount_minor: AmountMinor
+    currency: Currency
+    reason: CancellationReason
+    version: Ordinal
+    feed_seq: Ordinal

@@ -1,0 +1,55 @@
+"""Messages of the payments service, version 1. Only optional fields may still be added."""
+
+from typing import Literal
+
+from eshop.contracts.bodies import AmountMinor, BalanceMinor, Body, Currency, Ordinal, UuidText
+
+RefusalReason = Literal[
+    "insufficient_funds", "no_account", "currency_mismatch", "account_frozen", "timeout", "user"
+]
+
+
+class WalletChanged(Body):
+    """What every change of a wallet tells: the balance after it, and its place in the user's feed."""
+
+    balance_minor: BalanceMinor
+    currency: Currency
+    version: Ordinal
+    feed_seq: Ordinal
+
+
+class AccountOpened(WalletChanged):
+    """The user has a wallet now, and it is empty."""
+
+
+class AccountToppedUp(WalletChanged):
+    """Money came in from outside."""
+
+    transfer_id: UuidText
+    amount_minor: AmountMinor
+
+
+class AccountClosed(WalletChanged):
+    """The user's empty wallet is gone."""
+
+
+class PaymentCaptured(WalletChanged):
+    """The order was paid from the wallet."""
+
+    order_id: UuidText
+    amount_minor: AmountMinor
+
+
+class PaymentRefunded(WalletChanged):
+    """A captured payment went back into the wallet."""
+
+    order_id: UuidText
+    amount_minor: AmountMinor
+    reason: Literal["user", "timeout", "refunded"]
+
+
+class PaymentRefused(Body):
+    """The order will never be paid. No wallet has changed, so it has no place in the wallet's feed."""
+
+    order_id: UuidText
+    reason: RefusalReason
