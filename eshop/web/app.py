@@ -1,0 +1,170 @@
+"""The Faust app every worker is made of: settings that were measured, hooks, health. No service's code.
+
+A worker's module makes one, adds hooks, checks, agents and views to it, and is started by the Faust CLI.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, ClassVar
+
+import faust
+from faust.sensors.prometheus import FaustMetrics, PrometheusMonitor
+from faust.web.base import Web
+from faust.web.drivers.aiohttp import Web as AiohttpWeb
+from mode import ServiceT
+from prometheus_client import REGISTRY
+
+from eshop.contracts.topics import PARTITIONS
+from eshop.settings import Settings
+from eshop.web.health import Check, check_kafka, install_health
+
+Hook = Callable[[], Awaitable[None]]
+
+#: A worker that died is noticed after this long; one that leaves cleanly, at once.
+SESSION_SECONDS = 10.0
+HEARTBEAT_SECONDS = 3.0
+REBALANCE_SECONDS = 10.0
+COMMIT_SECONDS = 0.5
+REQUEST_SECONDS = 30.0
+#: Messages read ahead of an agent.
+STREAM_BUFFER_MAX = 4096
+
+_log = logging.getLogger(__name__)
+
+
+class ServiceApp(faust.App):
+    """A worker's Faust app.
+
+    ``kind`` is orders, payments or projections: it names the consumer group and the HTTP address. Hooks are
+    coroutine functions without arguments. One that raises at start ends the process with a log line and exit
+    code 1, before anything was subscribed.
+    """
+
+    def __init__(self, kind: str, settings: Settings) -> None:
+        super().__init__(settings.group(kind), **_options(kind, settings))
+        self.kind = kind
+        self.settings = settings
+        self._before_start: list[Hook] = []
+        self._at_stop: list[Hook] = []
+        self._at_end: list[Hook] = []
+        self._checks: dict[str, Check] = {"kafka": lambda: check_kafka(self)}
+        install_health(self, self._checks)
+
+    def before_start(self, hook: Hook) -> Hook:
+        """Run it, in order of registration, before Kafka, agents, tasks and HTTP are started.
+
+        The place for migrations (in a thread), pools and ``ensure_topics``: Faust ignores for ever a topic
+        that does not exist when it subscribes.
+        """
+        self._before_start.append(hook)
+        return hook
+
+    def at_stop(self, hook: Hook) -> Hook:
+        """Run it first of all when the process is asked to leave: stop taking requests here.
+
+        Agents still run and pools are open. Latest registered, first run; one that raises is logged.
+        """
+        self._at_stop.append(hook)
+        return hook
+
+    def at_end(self, hook: Hook) -> Hook:
+        """Run it last of all, when agents and tasks are gone and the group is left: close pools here.
+
+        Latest registered, first run; one that raises is logged.
+        """
+        self._at_end.append(hook)
+        return hook
+
+    def add_check(self, name: str, check: Check) -> None:
+        """Make readiness depend on it; raise ``NotReady`` inside to say why it isn't."""
+        self._checks[name] = check
+
+    def on_init_dependencies(self) -> Iterable[ServiceT]:
+        """Measure the worker. Here and not at construction: a registry takes Faust's metrics once."""
+        self.monitor = PrometheusMonitor(metrics=FaustMetrics.create(REGISTRY, "faust"))
+        return super().on_init_dependencies()
+
+    async def on_first_start(self) -> None:
+        """Run the start hooks; Faust starts its services only afterwards."""
+        self.conf.datadir.parent.mkdir(parents=True, exist_ok=True)
+        await super().on_first_start()
+        for hook in self._before_start:
+            await hook()
+
+    async def on_stop(self) -> None:
+        """Stop taking work, then let Faust leave the group."""
+        await _run_all(reversed(self._at_stop))
+        await super().on_stop()
+
+    async def on_shutdown(self) -> None:
+        """Release what the agents used."""
+        await super().on_shutdown()
+        await _run_all(reversed(self._at_end))
+
+    def _new_web(self) -> Web:
+        return _Web(self)
+
+
+class _Web(AiohttpWeb):
+    """Faust's web server without the pages it would serve unasked."""
+
+    default_blueprints: ClassVar[Any] = ()
+    production_blueprints: ClassVar[Any] = ()
+    debug_blueprints: ClassVar[Any] = ()
+
+
+async def _run_all(hooks: Any) -> None:
+    for hook in hooks:
+        try:
+            await hook()
+        except Exception:  # noqa: BLE001  every hook gets its turn
+            _log.exception("a hook failed while stopping")
+
+
+def _options(kind: str, settings: Settings) -> dict[str, Any]:
+    """Return Faust's settings. Its own environment variables (WEB_HOST, APP_DATADIR, …) win over them."""
+    host, port = settings.web_address(kind)
+    options: dict[str, Any] = {
+        "broker": [f"kafka://{address.strip()}" for address in settings.kafka.split(",")],
+        "broker_session_timeout": SESSION_SECONDS,
+        "broker_heartbeat_interval": HEARTBEAT_SECONDS,
+        "broker_rebalance_timeout": REBALANCE_SECONDS,
+        "broker_request_timeout": REQUEST_SECONDS,
+        "broker_commit_interval": COMMIT_SECONDS,
+        "consumer_auto_offset_reset": "earliest",
+        "processing_guarantee": "at_least_once",
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+        "topic_partitions": PARTITIONS,
+        # Only changelogs of tables are ever declared: Faust declares no source topic.
+        "topic_allow_declare": True,
+        "topic_disable_leader": True,
+        "stream_buffer_maxsize": STREAM_BUFFER_MAX,
+        "stream_wait_empty": False,
+        # Formatted by Faust when it is read, so that `worker --web-port` moves it too.
+        "datadir": f"{_escaped(settings.data)}/faust/{kind}-{{conf.web_port}}",
+        "autodiscover": False,
+        "web_bind": host,
+        "web_port": port,
+        "web_tables_enabled": False,
+        "web_router_enabled": False,
+        "logging_config": _logging_config(),
+    }
+    if host not in ("0.0.0.0", "::"):  # noqa: S104  compared, not bound
+        # Where it listens everywhere (a container), others reach it by Faust's default: the host's name.
+        options["web_host"] = host
+    return options
+
+
+def _escaped(path: object) -> str:
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _logging_config() -> dict[str, Any]:
+    line = {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}
+    quiet = {"level": "WARNING"}
+    return {
+        "merge": True,
+        "formatters": {"default": line, "colored": line},
+        "loggers": {"aiokafka": quiet, "faust.transport.drivers.aiokafka": quiet},
+    }
