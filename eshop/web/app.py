@@ -143,6 +143,8 @@ def _options(kind: str, settings: Settings) -> dict[str, Any]:
         "stream_wait_empty": False,
         # Formatted by Faust when it is read, so that `worker --web-port` moves it too.
         "datadir": f"{_escaped(settings.data)}/faust/{kind}-{{conf.web_port}}",
+        # Not as a table's `store=`: there Faust takes this URL for none, and silently keeps state in memory.
+        "store": "rocksdb://",
         "autodiscover": False,
         "web_bind": host,
         "web_port": port,
@@ -166,5 +168,5 @@ def _logging_config() -> dict[str, Any]:
     return {
         "merge": True,
         "formatters": {"default": line, "colored": line},
-        "loggers": {"aiokafka": quiet, "faust.transport.drivers.aiokafka": quiet},
+        "loggers": {"aiokafka": quiet, "faust.tables.recovery": quiet},
     }

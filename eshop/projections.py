@@ -1,0 +1,25 @@
+"""The projections worker: ``faust -A eshop.projections worker -l info``. Everything is wired here."""
+
+from eshop.relay.topics import ensure_topics
+from eshop.settings import Settings
+from eshop.tables import users
+from eshop.web.app import ServiceApp
+from eshop.web.exit import end_process
+from eshop.web.projections import install_projections
+
+
+def create_app(settings: Settings) -> ServiceApp:
+    """Return the worker's app. Nothing is connected before it is started."""
+    app = ServiceApp("projections", settings)
+    table = users.register(app, settings, end_process)
+    install_projections(app, table)
+    app.add_check("tables", table.check)
+
+    @app.before_start
+    async def topics() -> None:
+        await ensure_topics(settings.kafka, settings.topic_prefix)
+
+    return app
+
+
+app = create_app(Settings())

@@ -1,0 +1,74 @@
+"""What the projections keep of one user, and how it lies in the table: as JSON a person can read.
+
+One entry holds all: after SIGKILL between two changelog writes two entries could disagree for ever.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+#: How many minutes, by event time, a user's entry and the window over all users reach back.
+WINDOW_MINUTES = 60
+
+Money = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What happened in one minute: counts, and the change of turnover. ``minute`` counts from the epoch."""
+
+    minute: int
+    created: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    turnover_minor: Money = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UserEntry:
+    """A user's orders and wallet as far as their feeds were folded.
+
+    ``orders_seq`` and ``wallet_seq`` are the last feed numbers folded, ``…_missed`` how many numbers before
+    them never came: above zero, the sums can't be trusted.
+    """
+
+    orders_seq: int = 0
+    orders_missed: int = 0
+    orders_new: int = 0
+    orders_finished: int = 0
+    orders_cancelled: int = 0
+    turnover_minor: Money = field(default_factory=dict)
+    minutes: tuple[Minute, ...] = ()
+    wallet_seq: int = 0
+    wallet_missed: int = 0
+    wallet_open: bool = False
+    balance_minor: Money = field(default_factory=dict)
+
+
+def to_bytes(entry: UserEntry) -> bytes:
+    """Return the entry as it is stored."""
+    return orjson.dumps(entry)
+
+
+def from_bytes(value: bytes) -> UserEntry:
+    """Read an entry that ``to_bytes`` wrote; raise TypeError or ValueError for anything else."""
+    stored: dict[str, Any] = orjson.loads(value)
+    minutes = tuple(Minute(**minute) for minute in stored.pop("minutes"))
+    return UserEntry(**stored, minutes=minutes)
+
+
+def describe(entry: UserEntry) -> dict[str, Any]:
+    """Return what a reader of one user's projection sees."""
+    return {
+        "orders": {
+            "NEW": entry.orders_new,
+            "FINISHED": entry.orders_finished,
+            "CANCELLED": entry.orders_cancelled,
+        },
+        "turnover_minor": dict(entry.turnover_minor),
+        "balance_minor": dict(entry.balance_minor) if entry.wallet_open else {},
+        "feeds": {"orders": entry.orders_seq, "wallet": entry.wallet_seq},
+        "missed": {"orders": entry.orders_missed, "wallet": entry.wallet_missed},
+    }

@@ -1,0 +1,139 @@
+"""One event folded into a user's entry: pure, and the same however often and after whatever crash it comes.
+
+Each service numbers its events of a user without a gap, and a user's events arrive in that order. So the
+number alone tells a redelivery (not above the last one folded: dropped) from a loss (skipped: counted).
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from eshop.contracts.bodies import Body
+from eshop.contracts.orders_v1 import OrderCancelled, OrderCreated, OrderFinished
+from eshop.contracts.payments_v1 import AccountClosed, WalletChanged
+from eshop.tables.entry import WINDOW_MINUTES, Minute, Money, UserEntry
+
+OrderChange = OrderCreated | OrderFinished | OrderCancelled
+
+#: An order's version after NEW → FINISHED → CANCELLED; a cancellation below it found the order NEW.
+_VERSION_OF_REFUND = 3
+
+
+class Outcome(Enum):
+    """What became of an event."""
+
+    FOLDED = "folded"
+    #: Folded, but numbers before it never came.
+    GAP = "gap"
+    #: Already folded: a redelivery, or a relay's repetition.
+    DROPPED = "dropped"
+    #: Says nothing a projection keeps, and so has no feed number.
+    IGNORED = "ignored"
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The entry afterwards, and why it is so."""
+
+    entry: UserEntry
+    outcome: Outcome
+    missed: int = 0
+
+
+def fold(entry: UserEntry, body: Body, minute: int) -> Folded:
+    """Fold an event of either service, which happened in that minute since the epoch."""
+    match body:
+        case OrderCreated() | OrderFinished() | OrderCancelled():
+            outcome, missed = _judge(entry.orders_seq, body.feed_seq)
+            if outcome is Outcome.DROPPED:
+                return Folded(entry, outcome)
+            counted = replace(entry, orders_seq=body.feed_seq, orders_missed=entry.orders_missed + missed)
+            return Folded(_fold_order(counted, body, minute), outcome, missed)
+        case WalletChanged():
+            outcome, missed = _judge(entry.wallet_seq, body.feed_seq)
+            if outcome is Outcome.DROPPED:
+                return Folded(entry, outcome)
+            return Folded(_fold_wallet(entry, body, missed), outcome, missed)
+        case _:
+            return Folded(entry, Outcome.IGNORED)
+
+
+def feed_of(body: Body) -> str:
+    """Return whose numbers the event carries: orders or wallet."""
+    return "wallet" if isinstance(body, WalletChanged) else "orders"
+
+
+def _judge(last_seq: int, feed_seq: int) -> tuple[Outcome, int]:
+    missed = feed_seq - last_seq - 1
+    if missed < 0:
+        return Outcome.DROPPED, 0
+    return (Outcome.GAP if missed else Outcome.FOLDED), missed
+
+
+def _fold_order(entry: UserEntry, body: OrderChange, minute: int) -> UserEntry:
+    new, finished, cancelled, sign = _moves(body)
+    turnover: Money = {body.currency: sign * body.amount_minor} if sign else {}
+    happened = Minute(
+        minute,
+        created=isinstance(body, OrderCreated),
+        finished=isinstance(body, OrderFinished),
+        cancelled=isinstance(body, OrderCancelled),
+        turnover_minor=turnover,
+    )
+    return replace(
+        entry,
+        orders_new=entry.orders_new + new,
+        orders_finished=entry.orders_finished + finished,
+        orders_cancelled=entry.orders_cancelled + cancelled,
+        turnover_minor=add_money(entry.turnover_minor, turnover),
+        minutes=_with_minute(entry.minutes, happened),
+    )
+
+
+def _moves(body: OrderChange) -> tuple[int, int, int, int]:
+    """Return the change of NEW, FINISHED, CANCELLED, and whether turnover comes (1), goes (-1) or stays."""
+    match body:
+        case OrderCreated():
+            return 1, 0, 0, 0
+        case OrderFinished():
+            return -1, 1, 0, 1
+        case OrderCancelled() if body.version >= _VERSION_OF_REFUND:
+            return 0, -1, 1, -1
+        case OrderCancelled():
+            return -1, 0, 1, 0
+
+
+def _fold_wallet(entry: UserEntry, body: WalletChanged, missed: int) -> UserEntry:
+    return replace(
+        entry,
+        wallet_seq=body.feed_seq,
+        wallet_missed=entry.wallet_missed + missed,
+        wallet_open=not isinstance(body, AccountClosed),
+        balance_minor={body.currency: body.balance_minor},
+    )
+
+
+def add_money(one: Money, other: Money) -> Money:
+    """Return the sums by currency."""
+    return {currency: one.get(currency, 0) + other.get(currency, 0) for currency in sorted({*one, *other})}
+
+
+def add_minutes(one: Minute, other: Minute) -> Minute:
+    """Return two accounts of the same minute as one."""
+    assert one.minute == other.minute
+    return Minute(
+        one.minute,
+        one.created + other.created,
+        one.finished + other.finished,
+        one.cancelled + other.cancelled,
+        add_money(one.turnover_minor, other.turnover_minor),
+    )
+
+
+def _with_minute(minutes: tuple[Minute, ...], happened: Minute) -> tuple[Minute, ...]:
+    """Add to the minute it happened in; keep the newest WINDOW_MINUTES, in order."""
+    by_minute: dict[int, Any] = {known.minute: known for known in minutes}
+    known = by_minute.get(happened.minute, Minute(happened.minute))
+    by_minute[happened.minute] = add_minutes(known, happened)
+    newest = max(by_minute)
+    return tuple(by_minute[at] for at in sorted(by_minute) if at > newest - WINDOW_MINUTES)

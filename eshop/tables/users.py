@@ -1,0 +1,161 @@
+"""The table of users, fed event by event from both event topics, one entry per user.
+
+The entry goes to the changelog partition of the event, which is the user's: topics and changelog are keyed
+alike and have as many partitions. It may be ahead of the committed offsets after a crash: the feed numbers in
+it tell what comes again.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
+
+import faust
+from faust.types import EventT
+from prometheus_client import Counter
+
+from eshop.contracts import messages
+from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
+from eshop.settings import Settings
+from eshop.tables import entry as entries
+from eshop.tables.entry import UserEntry
+from eshop.tables.fold import Outcome, feed_of, fold
+from eshop.tables.totals import Totals
+
+#: A change of form that stored entries don't fit needs a new name: a table built anew from the topics.
+TABLE = "users-v1"
+
+#: RocksDB's memory per partition. Faust's defaults allow 2 GB of cache and 200 MB of buffers for each.
+_ROCKSDB = {
+    "driver": "rocksdict",
+    "max_open_files": 128,
+    "write_buffer_size": 4 * 1024 * 1024,
+    "max_write_buffer_number": 2,
+    "block_cache_size": 8 * 1024 * 1024,
+}
+
+_EVENTS = Counter(
+    "eshop_projection_events", "Events the projections read, by what became of them", ["outcome"]
+)
+_MISSED = Counter("eshop_projection_missed", "Feed numbers that never came", ["feed"])
+
+_log = logging.getLogger(__name__)
+
+
+class NotSettled(Exception):
+    """Partitions are being assigned or recovered: this worker can't answer for its part now."""
+
+
+class Users:
+    """The table's part that this worker holds, and the sums over it."""
+
+    def __init__(self, app: faust.App) -> None:
+        self._app = app
+        self._totals: Totals | None = None
+        self.table: Any = app.Table(
+            TABLE,
+            key_type=bytes,
+            value_type=bytes,
+            partitions=PARTITIONS,
+            options=dict(_ROCKSDB),
+            help="orders and wallet of each user",
+        )
+
+    def take(self, event: EventT[Any]) -> None:
+        """Fold one event; raise UndecodableMessage, and whatever the store raises, with nothing changed.
+
+        An event that was folded before changes nothing, but its user's entry is written again: after a
+        SIGKILL the local store may be ahead of the changelog, which would never get that entry otherwise.
+        """
+        message = _decode(event)
+        key = message.user_id.encode()
+        old = self._load(key)
+        known = old or UserEntry()
+        folded = fold(known, message.body, int(message.envelope.time.timestamp()) // 60)
+        if folded.outcome is not Outcome.IGNORED:
+            self.table[key] = entries.to_bytes(folded.entry)
+        if folded.entry is not known and self._totals is not None:
+            self._totals.replace(old, folded.entry)
+        _EVENTS.labels(folded.outcome.value).inc()
+        if folded.missed:
+            feed = feed_of(message.body)
+            _MISSED.labels(feed).inc(folded.missed)
+            _log.error(
+                "%d %s feed numbers of user %s never came, before %s",
+                folded.missed,
+                feed,
+                message.user_id,
+                message.origin,
+            )
+
+    def find(self, user_id: str) -> UserEntry | None:
+        """Return a user's entry if this worker holds it; raise NotSettled."""
+        self._settled()
+        return self._load(user_id.encode())
+
+    def totals(self) -> Totals:
+        """Return the sums over the partitions of ``partitions()``; raise NotSettled."""
+        return self._settled()
+
+    def partitions(self) -> list[int]:
+        """Return the partitions that this worker answers for."""
+        topic = self.table.changelog_topic_name
+        actives = self._app.assignor.assigned_actives()
+        return sorted(tp.partition for tp in actives if tp.topic == topic)
+
+    async def check(self) -> None:
+        """Raise NotSettled unless the table is recovered."""
+        self._settled()
+
+    def derive(self) -> None:
+        """Add up all entries of the assigned partitions. Called before any event of a new assignment."""
+        self._totals = None
+        self._totals = Totals(entries.from_bytes(value) for value in self.table.values())
+
+    def forget(self) -> None:
+        """Answer no more until the next assignment is recovered."""
+        self._totals = None
+
+    def _settled(self) -> Totals:
+        if self._totals is None or self._app.rebalancing:
+            raise NotSettled("partitions are being assigned")
+        return self._totals
+
+    def _load(self, key: bytes) -> UserEntry | None:
+        value = self.table.get(key)
+        return None if value is None else entries.from_bytes(value)
+
+
+def register(app: faust.App, settings: Settings, give_up: Callable[[str], NoReturn]) -> Users:
+    """Add the table and its agent. ``give_up`` ends the process at an event that can't be folded, unacked."""
+    users = Users(app)
+    topic = app.topic(*(settings.topic(known.name) for known in (ORDERS_EVENTS, PAYMENTS_EVENTS)))
+
+    @app.agent(topic, name="projections.users")
+    async def fold_users(stream: Any) -> None:
+        """Fold every event into its user's entry, once."""
+        async for event in stream.noack().events():
+            try:
+                users.take(event)
+            except Exception as error:  # noqa: BLE001  whatever it is, going on would lose the event
+                give_up(f"{event.message.tp} offset {event.message.offset} can't be folded: {error!r}")
+            event.ack()
+
+    async def recovered() -> None:
+        try:
+            users.derive()
+        except Exception as error:  # noqa: BLE001  Faust drops what is raised here
+            give_up(f"the totals can't be derived: {error!r}")
+
+    users.table.on_recover(recovered)
+
+    @app.on_partitions_revoked.connect(weak=False)
+    async def revoked(_app: object, *_args: object, **_kwargs: object) -> None:
+        users.forget()
+
+    return users
+
+
+def _decode(event: EventT[Any]) -> messages.Message:
+    raw = event.message
+    origin = messages.Origin(raw.topic, raw.partition, raw.offset)
+    return messages.decode(origin, cast("bytes", raw.key), cast("bytes", raw.value), cast("Any", raw.headers))
