@@ -1,0 +1,71 @@
+"""What clients may send: strict models without coercion, and without fields nobody may set."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+#: The most one order or one top-up may be worth, in minor units.
+AMOUNT_MINOR_MAX = 1_000_000_000
+DESCRIPTION_CHARACTERS_MAX = 500
+REFERENCE_CHARACTERS_MAX = 128
+SKU_CHARACTERS_MAX = 64
+NAME_CHARACTERS_MAX = 200
+QUANTITY_MAX = 1_000_000
+ITEMS_MAX = 100
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul", "Text should not hold NUL")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+AmountMinor = Annotated[int, Field(ge=1, le=AMOUNT_MINOR_MAX)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
+class Fields(BaseModel):
+    """A body of a request. Anything not named is refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class AccountFields(Fields):
+    """Opening an account. ``currency`` None: the shop's."""
+
+    currency: Currency | None = None
+
+
+class TopUpFields(Fields):
+    """Money from outside. ``reference`` is the payment provider's name for it."""
+
+    amount_minor: AmountMinor
+    reference: Annotated[Text, Field(min_length=1, max_length=REFERENCE_CHARACTERS_MAX)] | None = None
+
+
+class ItemFields(Fields):
+    """A line of an order."""
+
+    sku: Annotated[Text, Field(min_length=1, max_length=SKU_CHARACTERS_MAX)]
+    name: Annotated[Text, Field(max_length=NAME_CHARACTERS_MAX)] = ""
+    quantity: Annotated[int, Field(ge=1, le=QUANTITY_MAX)]
+    unit_price_minor: Annotated[int, Field(ge=0, le=AMOUNT_MINOR_MAX)]
+
+
+class OrderFields(Fields):
+    """Placing an order. Where it has items, their sum is the amount."""
+
+    amount_minor: AmountMinor
+    currency: Currency | None = None
+    description: Annotated[Text, Field(max_length=DESCRIPTION_CHARACTERS_MAX)] | None = None
+    items: Annotated[list[ItemFields], Field(max_length=ITEMS_MAX)] = Field(default_factory=list)
+
+    @field_validator("items")
+    @classmethod
+    def _make_the_amount(cls, items: list[ItemFields], info: ValidationInfo) -> list[ItemFields]:
+        total = sum(item.quantity * item.unit_price_minor for item in items)
+        if items and total != info.data.get("amount_minor", total):
+            raise PydanticCustomError("sum", "Items should sum to amount_minor")
+        return items
