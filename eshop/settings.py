@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     data: Path = Field(Path(".eshop"), description="folder for everything a run keeps on disk")
     topic_prefix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
     group_suffix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
+    java: str = Field("auto", description="Kafka's Java: auto, system, wheel, or a path")
+    cache: Path | None = Field(None, description="folder of fetched jars; the OS user's cache if unset")
     web_listen: str | None = Field(None, description="HOST:PORT of HTTP; the kind's own if unset")
     grpc_listen: str | None = Field(None, description="HOST:PORT of gRPC; the kind's own if unset")
     grpc_reflection: bool = True

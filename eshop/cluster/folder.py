@@ -1,0 +1,147 @@
+"""The data folder of a run: its lock, its logs, and the record of what runs in it."""
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from eshop.cluster.errors import ClusterError
+
+LOCK_SECONDS_MAX = 30.0
+LOCK_POLL_SECONDS = 0.1
+#: Clocks of the system and of the record differ by rounding.
+CREATED_TOLERANCE_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """One child as `eshop status` shows it. ``started_at`` is in seconds since 1970."""
+
+    name: str
+    kind: str
+    pid: int | None
+    state: str
+    ports: dict[str, int]
+    started_at: float
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What runs in a data folder. ``created`` tells the launcher from a later process with its id."""
+
+    pid: int
+    created: float
+    ready: bool
+    processes: tuple[ProcessRecord, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `dump` wrote."""
+        loaded: dict[str, Any] = json.loads(text)
+        processes = tuple(ProcessRecord(**process) for process in loaded.pop("processes"))
+        return cls(**loaded, processes=processes)
+
+    def dump(self) -> str:
+        """Return the record as JSON."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    def is_alive(self) -> bool:
+        """Tell whether the launcher that wrote this still runs."""
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.created) < CREATED_TOLERANCE_SECONDS
+        except psutil.Error:
+            return False
+
+
+class DataFolder:
+    """Everything a run keeps on disk is below this folder; one launcher at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; it is made when it is locked."""
+        self.path = path.absolute()
+        self._lock: int | None = None
+
+    def log(self, name: str) -> Path:
+        """Return the log file of a child."""
+        return self.path / "logs" / f"{name}.log"
+
+    @property
+    def lock_descriptor(self) -> int:
+        """The open lock: whoever inherits it keeps the folder locked."""
+        assert self._lock is not None
+        return self._lock
+
+    def lock(self) -> None:
+        """Make the folder and lock it for this process.
+
+        Raises ClusterError where another launcher runs here. Where its launcher is gone and the guardian is
+        still ending the children, wait for that.
+        """
+        try:
+            (self.path / "logs").mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ClusterError(
+                f"cannot write to the data folder {self.path}: {error.strerror}; choose another with --data"
+            ) from error
+        end = time.monotonic() + LOCK_SECONDS_MAX
+        while not _try_lock(descriptor):
+            record = self.record()
+            running = record is not None and record.is_alive()
+            if running or time.monotonic() > end:
+                os.close(descriptor)
+                who = f"process {record.pid}" if record is not None and running else "another process"
+                raise ClusterError(
+                    f"a cluster already runs in {self.path} ({who}): see `eshop status`, "
+                    "end it with `eshop down`, or choose another folder with --data"
+                )
+            time.sleep(LOCK_POLL_SECONDS)
+        self._lock = descriptor
+
+    def unlock(self) -> None:
+        """Let go of the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def is_locked(self) -> bool:
+        """Tell whether anybody (a launcher, or a guardian at its last work) holds the folder."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            return not _try_lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def record(self) -> RunRecord | None:
+        """Return what the last launcher wrote down, dead or alive."""
+        try:
+            return RunRecord.parse((self.path / "run.json").read_text())
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+
+    def write(self, record: RunRecord) -> None:
+        """Write the record down, whole or not at all."""
+        staging = self.path / "run.json.new"
+        staging.write_text(record.dump())
+        staging.replace(self.path / "run.json")
+
+    def forget(self) -> None:
+        """Take the record away: nothing runs any more."""
+        (self.path / "run.json").unlink(missing_ok=True)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,144 @@
+"""Kafka 4.2 as one node in KRaft mode, run by Java from the locked jars."""
+
+import shutil
+import socket
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from eshop.cluster.errors import ClusterError
+from eshop.cluster.jars import class_path, locked_jars
+from eshop.cluster.java import Java
+from eshop.cluster.ports import HOST
+from eshop.cluster.process import Program
+
+#: Fixed, so that a format that is done again after an interruption makes the same cluster.
+CLUSTER_ID = "ZXNob3AtZGV2LWNsdXN0ZQ"
+HEAP = ("-Xms128m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError")
+STOP_SECONDS_MAX = 15.0
+FORMAT_SECONDS_MAX = 60.0
+PROBE_SECONDS_MAX = 1.0
+API_VERSIONS_KEY = 18
+CORRELATION_ID = 7
+
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{host}:{controller_port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+log.dirs={log_dirs}
+auto.create.topics.enable=false
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=4000
+log.cleaner.dedupe.buffer.size=16777216
+"""
+
+#: To standard output: the launcher keeps it in the log file. No date, the time will do for a person.
+LOGGING = """\
+status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{HH:mm:ss.SSS} %-5p %c{1}: %m%n
+rootLogger.level = INFO
+rootLogger.appenderRef.out.ref = out
+logger.config.name = org.apache.kafka.common.config
+logger.config.level = WARN
+logger.server.name = kafka.server.KafkaConfig
+logger.server.level = WARN
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kafka:
+    """One node with its folder, its two ports, the folder of its jars, and its Java."""
+
+    folder: Path
+    port: int
+    controller_port: int
+    jars: Path
+    java: Java
+
+    @property
+    def address(self) -> str:
+        """The bootstrap server."""
+        return f"{HOST}:{self.port}"
+
+    def prepare(self) -> None:
+        """Write the configuration and, the first time, format the log folder (a second or two)."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "log4j2.properties").write_text(LOGGING)
+        if not self._logs.exists():
+            self._format()
+        self._write_properties(self._logs)
+
+    def program(self) -> Program:
+        """Return how to run the node."""
+        return Program(
+            "kafka",
+            self._java("kafka.Kafka", str(self._properties)),
+            self.folder,
+            self._is_ready,
+            stop_seconds_max=STOP_SECONDS_MAX,
+        )
+
+    @property
+    def _logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def _properties(self) -> Path:
+        return self.folder / "server.properties"
+
+    def _write_properties(self, logs: Path) -> None:
+        self._properties.write_text(
+            PROPERTIES.format(host=HOST, port=self.port, controller_port=self.controller_port, log_dirs=logs)
+        )
+
+    def _format(self) -> None:
+        """Format under another name and move it: an interruption leaves no half-formatted folder."""
+        staging = self.folder / "logs.new"
+        shutil.rmtree(staging, ignore_errors=True)
+        self._write_properties(staging)
+        arguments = ("format", "-t", CLUSTER_ID, "-c", str(self._properties))
+        done = subprocess.run(
+            self._java("kafka.tools.StorageTool", *arguments),
+            capture_output=True,
+            text=True,
+            timeout=FORMAT_SECONDS_MAX,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ClusterError(
+                f"Kafka could not format its folder:\n{(done.stdout + done.stderr).strip()[-2000:]}"
+            )
+        staging.rename(self._logs)
+
+    def _java(self, main_class: str, *arguments: str) -> tuple[str, ...]:
+        logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
+        jars = class_path(self.jars, locked_jars())
+        return (str(self.java.path), *HEAP, logging, "-cp", jars, main_class, *arguments)
+
+    def _is_ready(self) -> bool:
+        """Ask for the API versions: the broker opens its port before it takes requests."""
+        request = struct.pack(">hhih", API_VERSIONS_KEY, 0, CORRELATION_ID, -1)
+        try:
+            with socket.create_connection((HOST, self.port), PROBE_SECONDS_MAX) as connection:
+                connection.sendall(struct.pack(">i", len(request)) + request)
+                answer = connection.recv(8)
+        except OSError:
+            return False
+        return len(answer) == 8 and struct.unpack(">ii", answer)[1] == CORRELATION_ID

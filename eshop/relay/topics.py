@@ -1,0 +1,61 @@
+"""Bring the topics to the broker before any worker starts: Faust ignores a missing one for ever."""
+
+import asyncio
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from eshop.contracts.topics import CATALOGUE, Topic
+
+REPLICATION = 1
+VISIBLE_SECONDS_MAX = 15.0
+POLL_SECONDS = 0.05
+
+
+class TopicMismatch(Exception):
+    """A topic exists with another number of partitions than the catalogue says."""
+
+
+async def ensure_topics(kafka: str, prefix: str = "") -> None:
+    """Create every topic of the catalogue that is missing, and return when the broker shows all of them.
+
+    Harmless to repeat, and for several processes to do at once. Raises TopicMismatch where partitions differ:
+    users would be in other partitions than the messages before. Raises aiokafka's KafkaError on faults.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka, client_id="eshop-topics")
+    await admin.start()
+    try:
+        await _create_missing(admin, prefix)
+        await asyncio.wait_for(_all_visible(admin, prefix), VISIBLE_SECONDS_MAX)
+    finally:
+        await admin.close()
+
+
+async def _create_missing(admin: AIOKafkaAdminClient, prefix: str) -> None:
+    there = set(await admin.list_topics())
+    missing = [topic for topic in CATALOGUE if prefix + topic.name not in there]
+    if not missing:
+        return
+    answer = await admin.create_topics([_new(topic, prefix) for topic in missing])
+    for _name, code, *_message in answer.topic_errors:
+        if code and code != TopicAlreadyExistsError.errno:
+            raise for_code(code)(f"creating {_name}: {_message}")
+
+
+def _new(topic: Topic, prefix: str) -> NewTopic:
+    return NewTopic(prefix + topic.name, topic.partitions, REPLICATION, topic_configs=topic.config)
+
+
+async def _all_visible(admin: AIOKafkaAdminClient, prefix: str) -> None:
+    wanted = {prefix + topic.name: topic.partitions for topic in CATALOGUE}
+    found: list[dict[str, Any]] = []
+    while len(found) < len(wanted):
+        described = await admin.describe_topics(list(wanted))
+        found = [topic for topic in described if topic["error_code"] == 0]
+        if len(found) < len(wanted):
+            await asyncio.sleep(POLL_SECONDS)
+    for topic in found:
+        name, count = topic["topic"], len(topic["partitions"])
+        if count != wanted[name]:
+            raise TopicMismatch(f"{name} has {count} partitions, the catalogue says {wanted[name]}")
