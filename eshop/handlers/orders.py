@@ -1,0 +1,226 @@
+"""What the orders service does: place orders, record what payments decided, ask about what is late."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from eshop.contracts import orders_v1, payments_v1
+from eshop.contracts.bodies import Body
+from eshop.contracts.messages import Message
+from eshop.domain.order import Order, OrderStatus, PaymentOutcome, record_outcome
+from eshop.domain.refusal import Refusal
+from eshop.handlers.announce import Cause, outgoing
+from eshop.store.orders import Created, HistoryEntry, NewOrder, StoredOrder
+from eshop.store.units import OrdersUnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceOrder:
+    """A request for an order, validated. ``items_json`` is a JSON array."""
+
+    order_id: str
+    user_id: str
+    amount_minor: int
+    currency: str
+    description: str
+    items_json: str
+    idempotency_key: str | None
+    fingerprint: bytes | None
+    cause: Cause
+
+    @property
+    def key(self) -> tuple[str, str] | None:
+        """Under what the same request is known, if at all."""
+        return None if self.idempotency_key is None else (self.user_id, self.idempotency_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The order as it was created; ``replayed`` where an earlier request with the key did that."""
+
+    order: StoredOrder
+    replayed: bool
+
+
+async def place_orders(
+    uow: OrdersUnitOfWork, requests: Sequence[PlaceOrder], deadline_seconds: int
+) -> list[Placed | Refusal]:
+    """Place orders of any users in one transaction; one answer each, in order.
+
+    A request under a key that was used before is answered with that order, or refused where it asks for
+    something else. Two with one key in a batch are one.
+    """
+    feed_seqs = await uow.users.lock(request.user_id for request in requests)
+    known = await uow.orders.by_key(sorted({request.key for request in requests if request.key is not None}))
+    by_request: list[str] = []
+    new: dict[str, NewOrder] = {}
+    first_with_key = {key: stored.life.order_id for key, stored in known.items()}
+    for request in requests:
+        order_id = request.order_id
+        if request.key is not None:
+            order_id = first_with_key.setdefault(request.key, order_id)
+        if order_id == request.order_id:
+            feed_seqs[request.user_id] += 1
+            new[order_id] = _new_order(request, feed_seqs[request.user_id])
+        by_request.append(order_id)
+    placed = {stored.life.order_id: stored for stored in known.values()}
+    placed |= await _insert(uow, new, [r for r in requests if r.order_id in new], deadline_seconds)
+    await uow.users.save(feed_seqs)
+    return [
+        _answer(request, placed[order_id]) for request, order_id in zip(requests, by_request, strict=True)
+    ]
+
+
+def _new_order(request: PlaceOrder, number: int) -> NewOrder:
+    life = Order(request.order_id, request.user_id, request.amount_minor, request.currency)
+    return NewOrder(
+        life, number, request.description, request.items_json, request.idempotency_key, request.fingerprint
+    )
+
+
+async def _insert(
+    uow: OrdersUnitOfWork, new: dict[str, NewOrder], requests: Sequence[PlaceOrder], deadline_seconds: int
+) -> dict[str, StoredOrder]:
+    if not new:
+        return {}
+    created = await uow.orders.add(list(new.values()), deadline_seconds)
+    await uow.orders.record(HistoryEntry(order.number, order.life) for order in new.values())
+    await uow.outbox.append(
+        [outgoing(_order_created(new[r.order_id], created[r.order_id]), r.cause) for r in requests]
+    )
+    return await uow.orders.get(new)
+
+
+def _order_created(order: NewOrder, created: Created) -> Body:
+    return orders_v1.OrderCreated(
+        user_id=order.life.user_id,
+        order_id=order.life.order_id,
+        amount_minor=order.life.amount_minor,
+        currency=order.life.currency,
+        version=order.life.version,
+        feed_seq=order.number,
+        pay_before=created.pay_before,
+    )
+
+
+def _answer(request: PlaceOrder, order: StoredOrder) -> Placed | Refusal:
+    replayed = order.life.order_id != request.order_id
+    if replayed and order.fingerprint != request.fingerprint:
+        return Refusal("idempotency-key-reused", "the key was used for another request")
+    return Placed(as_created(order), replayed)
+
+
+def as_created(order: StoredOrder) -> StoredOrder:
+    """Return the order as its creation was answered, whatever has happened to it since."""
+    life = replace(order.life, status=OrderStatus.NEW, reason=None, version=1)
+    return replace(order, life=life, updated_at=order.created_at)
+
+
+async def record_outcomes(uow: OrdersUnitOfWork, messages: Sequence[Message]) -> None:
+    """Record what payments decided: one transaction, a fixed number of statements.
+
+    A redelivered message is dropped by the inbox; a repeated answer changes nothing.
+    Raises AssertionError for an order that does not exist or is another user's.
+    """
+    fresh = await uow.inbox.claim(messages)
+    outcomes = [(message, outcome) for message in fresh if (outcome := _outcome(message.body)) is not None]
+    if outcomes:
+        await _apply_outcomes(uow, outcomes)
+    await uow.watermarks.advance(messages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    order_id: str
+    decided: PaymentOutcome
+    reason: str | None
+
+
+def _outcome(body: Body) -> _Outcome | None:
+    match body:
+        case payments_v1.PaymentCaptured():
+            return _Outcome(body.order_id, PaymentOutcome.CAPTURED, None)
+        case payments_v1.PaymentRefused():
+            return _Outcome(body.order_id, PaymentOutcome.REFUSED, body.reason)
+        case payments_v1.PaymentRefunded():
+            return _Outcome(body.order_id, PaymentOutcome.REFUNDED, body.reason)
+        case _:
+            return None  # accounts are not the business of orders
+
+
+async def _apply_outcomes(uow: OrdersUnitOfWork, outcomes: Sequence[tuple[Message, _Outcome]]) -> None:
+    feed_seqs = await uow.users.lock(message.user_id for message, _ in outcomes)
+    stored = await uow.orders.get(outcome.order_id for _, outcome in outcomes)
+    lives = {order_id: order.life for order_id, order in stored.items()}
+    history: list[HistoryEntry] = []
+    events = []
+    for message, outcome in outcomes:
+        before = lives.get(outcome.order_id)
+        assert before is not None, f"order {outcome.order_id} does not exist"
+        assert before.user_id == message.user_id, f"order {outcome.order_id} is another user's"
+        after = record_outcome(before, outcome.decided, outcome.reason)
+        if after is before:
+            continue
+        lives[outcome.order_id] = after
+        feed_seqs[message.user_id] += 1
+        history.append(HistoryEntry(feed_seqs[message.user_id], after))
+        events.append(outgoing(_order_changed(history[-1]), Cause.of(message)))
+    if history:
+        await uow.orders.move({entry.life.order_id: entry.life for entry in history}.values())
+        await uow.orders.record(history)
+        await uow.users.save(feed_seqs)
+        await uow.outbox.append(events)
+
+
+def _order_changed(entry: HistoryEntry) -> Body:
+    life = entry.life
+    common = {
+        "user_id": life.user_id,
+        "order_id": life.order_id,
+        "amount_minor": life.amount_minor,
+        "currency": life.currency,
+        "version": life.version,
+        "feed_seq": entry.seq,
+    }
+    if life.status is OrderStatus.FINISHED:
+        return orders_v1.OrderFinished.model_validate(common)
+    return orders_v1.OrderCancelled.model_validate({**common, "reason": life.reason})
+
+
+async def request_cancellation(
+    uow: OrdersUnitOfWork, user_id: str, order_id: str, cause: Cause
+) -> StoredOrder | None:
+    """Ask payments to end an order without a charge; return it as it is, or None where the user has no such.
+
+    An order that is cancelled already is not asked about again. The outcome comes by the feed.
+    """
+    await uow.users.lock([user_id])
+    order = (await uow.orders.get([order_id])).get(order_id)
+    if order is None or order.life.user_id != user_id:
+        return None
+    if order.life.status is not OrderStatus.CANCELLED:
+        body = orders_v1.OrderCancellationRequested(user_id=user_id, order_id=order_id, reason="user")
+        await uow.outbox.append([outgoing(body, cause)])
+    return order
+
+
+async def ask_about_overdue(uow: OrdersUnitOfWork, orders_max: int, again_after_seconds: int) -> int:
+    """Ask payments to end orders that are NEW past their deadline; return how many were asked about.
+
+    Asked again until the order is final, this heals every lost message: payments answers with the outcome
+    it has, and refuses for good an order it never saw.
+    """
+    candidates = await uow.orders.overdue(orders_max)
+    if not candidates:
+        return 0
+    await uow.users.lock(user_id for _, user_id in candidates)
+    still = await uow.orders.ask_again([order_id for order_id, _ in candidates], again_after_seconds)
+    await uow.outbox.append(
+        [
+            outgoing(
+                orders_v1.OrderCancellationRequested(user_id=user_id, order_id=order_id, reason="timeout"),
+                Cause(correlation_id=order_id, causation_id=order_id),
+            )
+            for order_id, user_id in still
+        ]
+    )
+    return len(still)

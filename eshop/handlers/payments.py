@@ -1,0 +1,196 @@
+"""What the payments service does: open and fill wallets, and decide every order's payment once."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from eshop.contracts import orders_v1, payments_v1
+from eshop.contracts.bodies import Body
+from eshop.contracts.messages import Message
+from eshop.domain.payment import CancelPayment, Payment, PaymentStatus, PayOrder, Settlement, settle
+from eshop.domain.refusal import Refusal
+from eshop.domain.wallet import Wallet, open_wallet, top_up
+from eshop.handlers.announce import Cause, outgoing
+from eshop.store.requests import RequestKey
+from eshop.store.units import PaymentsUnitOfWork
+from eshop.store.wallets import WalletChange
+
+
+async def settle_orders(uow: PaymentsUnitOfWork, messages: Sequence[Message]) -> None:
+    """Decide payments: claim, load, fold, record, announce; one transaction, a fixed number of statements.
+
+    Orders of one wallet in a batch see each other, in order. A redelivered message is dropped by the inbox;
+    a repeated question is answered with the outcome there is.
+    """
+    fresh = await uow.inbox.claim(messages)
+    asked = [(message, asks) for message in fresh if (asks := _question(message.body)) is not None]
+    if asked:
+        await _settle(uow, asked)
+    await uow.watermarks.advance(messages)
+
+
+def _question(body: Body) -> PayOrder | CancelPayment | None:
+    match body:
+        case orders_v1.OrderCreated():
+            return PayOrder(body.order_id, body.user_id, body.amount_minor, body.currency)
+        case orders_v1.OrderCancellationRequested():
+            return CancelPayment(body.order_id, body.user_id, body.reason)
+        case _:
+            return None  # orders tells others how it ended; payments knows
+
+
+async def _settle(uow: PaymentsUnitOfWork, asked: Sequence[tuple[Message, PayOrder | CancelPayment]]) -> None:
+    wallets = await uow.wallets.lock(asks.user_id for _, asks in asked)
+    payments = await uow.payments.get(asks.order_id for _, asks in asked)
+    settled: list[Settlement] = []
+    for message, asks in asked:
+        # A message causes one transfer at the most, so the transfer has the message's id.
+        decision = settle(
+            wallets[asks.user_id], payments.get(asks.order_id), asks, transfer_id=message.message_id
+        )
+        wallets[asks.user_id] = decision.wallet
+        payments[asks.order_id] = decision.payment
+        settled.append(decision)
+    transfers = [decision.transfer for decision in settled if decision.transfer is not None]
+    await uow.ledger.post(transfers)
+    await uow.wallets.save(
+        [WalletChange(s.wallet, s.transfer.transfer_id) for s in settled if s.transfer is not None]
+    )
+    await uow.payments.save(payments.values())
+    await uow.outbox.append(
+        [
+            outgoing(_outcome(decision.payment), Cause.of(message))
+            for (message, _), decision in zip(asked, settled, strict=True)
+        ]
+    )
+
+
+def _outcome(payment: Payment) -> Body:
+    """Return the event that tells a payment's outcome: the same words each time it is told."""
+    told = {"user_id": payment.user_id, "order_id": payment.order_id}
+    if payment.status is PaymentStatus.REFUSED:
+        return payments_v1.PaymentRefused.model_validate({**told, "reason": payment.reason})
+    told_of_wallet = told | {
+        "amount_minor": payment.amount_minor,
+        "currency": payment.currency,
+        "balance_minor": payment.balance_after_minor,
+        "version": payment.wallet_version,
+        "feed_seq": payment.wallet_version,
+    }
+    if payment.status is PaymentStatus.CAPTURED:
+        return payments_v1.PaymentCaptured.model_validate(told_of_wallet)
+    return payments_v1.PaymentRefunded.model_validate({**told_of_wallet, "reason": payment.reason})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What every request brings: whose it is, and what makes it the same as another."""
+
+    user_id: str
+    cause: Cause
+    idempotency_key: str | None = None
+    fingerprint: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account as it is answered."""
+
+    user_id: str
+    balance_minor: int
+    currency: str
+    version: int
+
+    @classmethod
+    def of(cls, wallet: Wallet) -> "Account":
+        """Return an open wallet as it is answered."""
+        assert wallet.currency is not None, "an account has a currency"
+        return cls(wallet.user_id, wallet.balance_minor, wallet.currency, wallet.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of a request; ``replayed`` where an earlier request with its key had it."""
+
+    outcome: Account | Refusal
+    replayed: bool = False
+
+
+async def open_account(uow: PaymentsUnitOfWork, request: Request, currency: str) -> Answer:
+    """Open the user's only account. The same request again, by its key, is answered as before."""
+
+    async def opened(wallet: Wallet) -> Account | Refusal:
+        after = open_wallet(wallet, currency)
+        if isinstance(after, Refusal):
+            return after
+        await uow.wallets.save([WalletChange(after, None)])
+        event = payments_v1.AccountOpened(
+            user_id=after.user_id,
+            balance_minor=after.balance_minor,
+            currency=currency,
+            version=after.version,
+            feed_seq=after.version,
+        )
+        await uow.outbox.append([outgoing(event, request.cause)])
+        return Account.of(after)
+
+    return await _once(uow, request, "open-account", opened, add_missing=True)
+
+
+async def top_up_account(
+    uow: PaymentsUnitOfWork, request: Request, amount_minor: int, *, transfer_id: str, reference: str | None
+) -> Answer:
+    """Add money from outside. The same request again, by its key, is answered as before.
+
+    Raises psycopg2.errors.UniqueViolation where another user's top-up takes the reference at this moment.
+    """
+
+    async def topped_up(wallet: Wallet) -> Account | Refusal:
+        if reference is not None and await uow.ledger.has_reference(reference):
+            return Refusal("reference-used", "a top-up with this reference was made before")
+        decided = top_up(wallet, amount_minor, transfer_id=transfer_id, reference=reference)
+        if isinstance(decided, Refusal):
+            return decided
+        after, moved = decided
+        await uow.ledger.post([moved])
+        await uow.wallets.save([WalletChange(after, moved.transfer_id)])
+        event = payments_v1.AccountToppedUp(
+            user_id=after.user_id,
+            transfer_id=transfer_id,
+            amount_minor=amount_minor,
+            balance_minor=after.balance_minor,
+            currency=moved.currency,
+            version=after.version,
+            feed_seq=after.version,
+        )
+        await uow.outbox.append([outgoing(event, request.cause)])
+        return Account.of(after)
+
+    return await _once(uow, request, "top-up", topped_up, add_missing=False)
+
+
+async def _once(
+    uow: PaymentsUnitOfWork,
+    request: Request,
+    route: str,
+    effect: Callable[[Wallet], Awaitable[Account | Refusal]],
+    *,
+    add_missing: bool,
+) -> Answer:
+    """Run the effect under the user's lock, unless the request's key tells that it ran before.
+
+    A refusal leaves nothing behind: it is decided anew when the request comes again.
+    """
+    locked = await uow.wallets.lock([request.user_id], add_missing=add_missing)
+    wallet = locked.get(request.user_id, Wallet(request.user_id))
+    if request.idempotency_key is None:
+        return Answer(await effect(wallet))
+    key = RequestKey(request.user_id, route, request.idempotency_key)
+    before = await uow.requests.get(key)
+    if before is not None:
+        if before.fingerprint != request.fingerprint:
+            return Answer(Refusal("idempotency-key-reused", "the key was used for another request"))
+        return Answer(Account(**before.answer), replayed=True)
+    outcome = await effect(wallet)
+    if isinstance(outcome, Account):
+        await uow.requests.keep(key, request.fingerprint, asdict(outcome))
+    return Answer(outcome)

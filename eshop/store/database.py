@@ -1,0 +1,152 @@
+"""A service's database: the pool, and the only way to run a transaction."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any, TypeVar
+
+import aiopg
+import psycopg2
+import psycopg2.errors
+from psycopg2.extras import NamedTupleCursor
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.sql.expression import ClauseElement
+
+from eshop.store.faults import LockTimeout, TransientFault
+
+logger = logging.getLogger(__name__)
+
+POOL_CONNECTIONS_MAX = 10
+ACQUIRE_SECONDS_MAX = 5.0
+#: Bounds at the server, so that a stopped process does not hold rows.
+STATEMENT_MS_MAX = 5_000
+LOCK_MS_MAX = 4_000
+IDLE_IN_TRANSACTION_MS_MAX = 5_000
+
+T = TypeVar("T")
+_DIALECT = PGDialect_psycopg2(paramstyle="pyformat")  # type: ignore[no-untyped-call]
+_OPTIONS = (
+    f"-c statement_timeout={STATEMENT_MS_MAX} -c lock_timeout={LOCK_MS_MAX}"
+    f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS_MAX} -c timezone=UTC"
+)
+
+
+class Session:
+    """Runs SQLAlchemy Core statements on one connection, and counts them."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self._after_commit: list[Callable[[], None]] = []
+        self.statements = 0
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called once the transaction has committed."""
+        self._after_commit.append(callback)
+
+    def committed(self) -> None:
+        """Call what waits for the commit."""
+        for callback in self._after_commit:
+            callback()
+
+    async def run(self, statement: ClauseElement, **parameters: Any) -> list[Any]:
+        """Execute, and return all rows as named tuples; none for a statement that returns none."""
+        text, literals = _compiled(statement)
+        return await self.run_sql(text, {**literals, **parameters})
+
+    async def run_sql(self, text: str, parameters: dict[str, Any] | None = None) -> list[Any]:
+        """Execute SQL text; like ``run``."""
+        self.statements += 1
+        await self._cursor.execute(text, parameters)
+        return list(await self._cursor.fetchall()) if self._cursor.description else []
+
+
+class Database:
+    """The pool of one process. Every transaction runs in a task of its own, which no caller can cancel."""
+
+    def __init__(self, url: str, *, connections_max: int = POOL_CONNECTIONS_MAX) -> None:
+        self.url = url
+        self._connections_max = connections_max
+        self._pool: Any = None
+        self._units: set[asyncio.Task[Any]] = set()
+
+    async def open(self) -> None:
+        """Connect; raise psycopg2.OperationalError where that fails."""
+        self._pool = await aiopg.create_pool(
+            self.url,
+            minsize=1,
+            maxsize=self._connections_max,
+            timeout=ACQUIRE_SECONDS_MAX,
+            enable_uuid=False,
+            enable_hstore=False,
+            cursor_factory=NamedTupleCursor,
+            options=_OPTIONS,
+        )
+
+    async def close(self) -> None:
+        """Let running transactions end, then disconnect."""
+        if self._units:
+            await asyncio.wait(self._units)
+        if self._pool is not None:
+            self._pool.close()
+            await self._pool.wait_closed()
+            self._pool = None
+
+    async def transact(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Run ``work`` in one READ COMMITTED transaction and return what it returns, after COMMIT.
+
+        Raises TransientFault where the connection or the answer to COMMIT was lost, or time ran out: the work
+        may be done or not, and has to be safe to repeat. Raises otherwise what ``work`` or the server raised,
+        after ROLLBACK. A caller who is cancelled leaves the transaction running to its end.
+        """
+        task = asyncio.create_task(self._unit(work))
+        self._units.add(task)
+        task.add_done_callback(self._units.discard)
+        return await asyncio.shield(task)
+
+    async def _unit(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        if self._pool is None:
+            raise TransientFault("the database is not connected")
+        try:
+            async with self._pool.acquire() as connection, connection.cursor() as cursor:
+                return await _transaction(connection, Session(cursor), work)
+        except asyncio.CancelledError as error:
+            # aiopg turns a statement timeout at the server into a cancellation that nobody asked for.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise TransientFault("the server cancelled a statement") from error
+        except psycopg2.errors.LockNotAvailable as error:
+            raise LockTimeout(str(error)) from error
+        except (psycopg2.OperationalError, psycopg2.InterfaceError, TimeoutError, OSError) as error:
+            raise TransientFault(str(error) or type(error).__name__) from error
+
+
+async def _transaction(connection: Any, session: Session, work: Callable[[Session], Awaitable[T]]) -> T:
+    await session.run_sql("BEGIN")
+    try:
+        result = await work(session)
+        await session.run_sql("COMMIT")
+    except BaseException:
+        await _roll_back(connection, session)
+        raise
+    session.committed()
+    return result
+
+
+async def _roll_back(connection: Any, session: Session) -> None:
+    """Leave a clean connection to the pool, or none."""
+    if connection.closed:
+        return
+    try:
+        await session.run_sql("ROLLBACK")
+    except (psycopg2.Error, TimeoutError):
+        await connection.close()
+
+
+@cache
+def _compiled(statement: ClauseElement) -> tuple[str, dict[str, Any]]:
+    """Return SQL and the literals' values. Statements are module constants: the cache stays small."""
+    compiled = statement.compile(dialect=_DIALECT)
+    literals = {name: value for name, value in compiled.params.items() if value is not None}
+    return str(compiled), literals

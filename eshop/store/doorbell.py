@@ -1,0 +1,52 @@
+"""How a commit wakes the relay: by a signal in the same process, by NOTIFY from another."""
+
+import asyncio
+import logging
+
+import aiopg
+import psycopg2
+
+logger = logging.getLogger(__name__)
+
+#: How long to wait before listening again after the connection was lost. The relay's sweep covers it.
+RECONNECT_SECONDS = 1.0
+#: The channel of NOTIFY. It carries no payload: the outbox says what there is.
+CHANNEL = "outbox"
+
+
+class Doorbell:
+    """Rung after every commit that appended to the outbox."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+        #: Whether the active relay is in this process, so that nobody else needs to be told.
+        self.answered_here = False
+
+    def ring(self) -> None:
+        """Say that there may be something to publish."""
+        self._rung.set()
+
+    async def wait(self, seconds_max: float) -> None:
+        """Return when it was rung since the last call, or after ``seconds_max`` at the latest."""
+        try:
+            async with asyncio.timeout(seconds_max):
+                await self._rung.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._rung.clear()
+
+
+async def listen(url: str, doorbell: Doorbell) -> None:
+    """Ring for every NOTIFY from another process, until cancelled."""
+    while True:
+        try:
+            async with aiopg.connect(url, enable_hstore=False) as connection:
+                async with connection.cursor() as cursor:
+                    await cursor.execute(f"LISTEN {CHANNEL}")
+                while True:
+                    await connection.notifies.get()
+                    doorbell.ring()
+        except (psycopg2.Error, TimeoutError, OSError) as error:
+            logger.warning("not listening to the outbox for now: %s", error)
+            await asyncio.sleep(RECONNECT_SECONDS)

@@ -1,0 +1,56 @@
+"""A user's feed, read back from the history that the same transactions wrote."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ARRAY, Select, Table, Text, any_, bindparam, cast, select
+
+from eshop.store.database import Session
+from eshop.store.schema import ORDERS, PAYMENTS
+
+
+def _read(history: Table) -> Select[Any]:
+    return (
+        select(history)
+        .where(history.c.user_id == bindparam("user_id"), history.c.seq > bindparam("after_seq"))
+        .order_by(history.c.seq)
+        .limit(bindparam("limit"))
+    )
+
+
+def _heads(users: Table) -> Select[Any]:
+    ids = cast(bindparam("user_ids"), ARRAY(Text))
+    return select(users.c.user_id, users.c.feed_seq).where(users.c.user_id == any_(ids))
+
+
+class Feed:
+    """Reads one service's feed."""
+
+    def __init__(self, session: Session, read: Select[Any], heads: Select[Any]) -> None:
+        self._session = session
+        self._read = read
+        self._heads = heads
+
+    async def read(self, user_id: str, after_seq: int, limit: int) -> list[Any]:
+        """Return the user's changes after a number, in order, as rows of the history."""
+        return await self._session.run(self._read, user_id=user_id, after_seq=after_seq, limit=limit)
+
+    async def heads(self, user_ids: Sequence[str]) -> list[int]:
+        """Return each user's last number, in order; 0 for a user without changes."""
+        found = await self._session.run(self._heads, user_ids=sorted(set(user_ids)))
+        heads = {row.user_id: row.feed_seq for row in found}
+        return [heads.get(user_id, 0) for user_id in user_ids]
+
+
+_ORDERS = (_read(ORDERS.tables["order_history"]), _heads(ORDERS.tables["users"]))
+_PAYMENTS = (_read(PAYMENTS.tables["wallet_history"]), _heads(PAYMENTS.tables["wallets"]))
+
+
+def orders_feed(session: Session) -> Feed:
+    """Return the feed of the users' orders."""
+    return Feed(session, *_ORDERS)
+
+
+def wallets_feed(session: Session) -> Feed:
+    """Return the feed of the users' wallets."""
+    return Feed(session, *_PAYMENTS)

@@ -1,0 +1,73 @@
+"""The ledger: transfers and their legs, only ever inserted."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import BigInteger, SmallInteger, Text, bindparam, insert, select
+from sqlalchemy.dialects.postgresql import UUID
+
+from eshop.domain.ledger import LedgerAccount, Transfer
+from eshop.store.database import Session
+from eshop.store.rows import arrays, rows
+from eshop.store.schema import PAYMENTS
+
+_transfers = PAYMENTS.tables["transfers"]
+_legs = PAYMENTS.tables["legs"]
+
+_TRANSFER_COLUMNS = {
+    "transfer_id": UUID,
+    "kind": Text,
+    "user_id": Text,
+    "currency": Text,
+    "order_id": UUID,
+    "reference": Text,
+}
+_given_transfers = rows(**_TRANSFER_COLUMNS)
+_ADD_TRANSFERS = insert(_transfers).from_select(
+    list(_TRANSFER_COLUMNS),
+    select(*(_given_transfers.c[name] for name in _TRANSFER_COLUMNS)),
+    include_defaults=False,
+)
+_LEG_COLUMNS = {
+    "transfer_id": UUID,
+    "leg": SmallInteger,
+    "account": Text,
+    "user_id": Text,
+    "amount_minor": BigInteger,
+}
+_given_legs = rows(**_LEG_COLUMNS)
+_ADD_LEGS = insert(_legs).from_select(
+    list(_LEG_COLUMNS), select(*(_given_legs.c[name] for name in _LEG_COLUMNS)), include_defaults=False
+)
+_BY_REFERENCE = select(_transfers.c.transfer_id).where(_transfers.c.reference == bindparam("reference"))
+
+
+class Ledger:
+    """Posts transfers. A transfer that was posted before breaks a unique key and undoes the transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def post(self, transfers: Sequence[Transfer]) -> None:
+        """Insert the transfers with all their legs."""
+        if not transfers:
+            return
+        heads = [
+            (t.transfer_id, t.kind.value, t.user_id, t.currency, t.order_id, t.reference) for t in transfers
+        ]
+        legs = [
+            (
+                t.transfer_id,
+                number,
+                leg.account.value,
+                t.user_id if leg.account is LedgerAccount.WALLET else None,
+                leg.amount_minor,
+            )
+            for t in transfers
+            for number, leg in enumerate(t.legs, start=1)
+        ]
+        await self._session.run(_ADD_TRANSFERS, **arrays(list(_TRANSFER_COLUMNS), heads))
+        await self._session.run(_ADD_LEGS, **arrays(list(_LEG_COLUMNS), legs))
+
+    async def has_reference(self, reference: str) -> bool:
+        """Tell whether a top-up of anyone has used the reference."""
+        return bool(await self._session.run(_BY_REFERENCE, reference=reference))

@@ -1,0 +1,100 @@
+"""Makes a service's database, its two roles and its tables: at every start, and safely at once from many."""
+
+import logging
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+from alembic import command
+from alembic.config import Config
+from psycopg2 import sql
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from eshop.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Any number, the same for everybody who creates databases of a shop.
+_CREATION_LOCK = 7_239_001
+_CONNECT_SECONDS_MAX = 10
+_MIGRATIONS = Path(__file__).parent / "migrations"
+#: Rows of these are only ever inserted: a ledger can't forget.
+_INSERT_ONLY = {"payments": ("transfers", "legs", "wallet_history"), "orders": ("order_history",)}
+
+
+def migrate(service: str, settings: Settings) -> None:
+    """Bring the service's database, its owner and its run-time role to the newest version, or make them.
+
+    Blocks; other callers wait for their turn. Does nothing where the settings name no administrator.
+    Raises psycopg2.OperationalError where Postgres can't be reached.
+    """
+    admin = settings.admin_database_url
+    if admin is None or not admin.get_secret_value():
+        logger.info("no ESHOP_ADMIN_DATABASE_URL: the %s database is taken as it is", service)
+        return
+    target = urlsplit(settings.service_database_url(service))
+    database, role, password = target.path.lstrip("/"), target.username or "", target.password or ""
+    connection = psycopg2.connect(admin.get_secret_value(), connect_timeout=_CONNECT_SECONDS_MAX)
+    try:
+        connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", (_CREATION_LOCK,))
+            _create_roles(cursor, database, role, password)
+            _create_database(cursor, database, role)
+            _upgrade(service, _on(admin.get_secret_value(), database), f"{database}_owner", role)
+    finally:
+        connection.close()  # and with it goes the advisory lock
+
+
+def _on(url: str, database: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+
+
+def _create_roles(cursor: psycopg2.extensions.cursor, database: str, role: str, password: str) -> None:
+    for name in (f"{database}_owner", role):
+        cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,))
+        if cursor.fetchone() is None:
+            cursor.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
+    cursor.execute(
+        sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(password))
+    )
+
+
+def _create_database(cursor: psycopg2.extensions.cursor, database: str, role: str) -> None:
+    cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,))
+    name, owner = sql.Identifier(database), sql.Identifier(f"{database}_owner")
+    if cursor.fetchone() is None:
+        cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, owner))
+        logger.info("created the database %s", database)
+    cursor.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(name))
+    cursor.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, sql.Identifier(role)))
+
+
+def _upgrade(service: str, url: str, owner: str, role: str) -> None:
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg2"))
+    try:
+        with engine.begin() as connection:
+            connection.execute(text(f'SET ROLE "{owner}"'))
+            config = Config()
+            config.set_main_option("script_location", str(_MIGRATIONS))
+            config.set_main_option("version_locations", str(_MIGRATIONS / service / "versions"))
+            config.set_main_option("path_separator", "os")
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            for grant in _grants(service, role):
+                connection.execute(text(grant))
+    finally:
+        engine.dispose()
+
+
+def _grants(service: str, role: str) -> list[str]:
+    """Return what the run-time role may do: read and write rows, and nothing to the ledger but add."""
+    return [
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+        f'GRANT USAGE ON SCHEMA public TO "{role}"',
+        f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{role}"',
+        f'REVOKE UPDATE, DELETE ON {", ".join(_INSERT_ONLY[service])} FROM "{role}"',
+        f'REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM "{role}"',
+    ]

@@ -1,0 +1,271 @@
+"""Orders and their history, which is the user's feed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Integer,
+    LargeBinary,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from eshop.domain.order import Order, OrderStatus
+from eshop.store.database import Session
+from eshop.store.rows import arrays, rows
+from eshop.store.schema import ORDERS
+
+_orders = ORDERS.tables["orders"]
+_history = ORDERS.tables["order_history"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOrder:
+    """An order with what its life does not depend on. ``number`` is the user's feed number at creation."""
+
+    life: Order
+    number: int
+    description: str
+    items: list[dict[str, Any]]
+    created_at: datetime
+    updated_at: datetime
+    idempotency_key: str | None
+    fingerprint: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewOrder:
+    """An order to be inserted; ``items_json`` is a JSON array."""
+
+    life: Order
+    number: int
+    description: str
+    items_json: str
+    idempotency_key: str | None
+    fingerprint: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """When the database says that an order was created, and when it should be paid."""
+
+    at: datetime
+    pay_before: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """A change of an order, at its place in the user's feed."""
+
+    seq: int
+    life: Order
+
+
+_ids = cast(bindparam("order_ids"), ARRAY(UUID))
+_GET = select(_orders).where(_orders.c.order_id == any_(_ids))
+
+_keys = rows(user_id=Text, idempotency_key=Text)
+_BY_KEY = select(_orders).where(
+    tuple_(_orders.c.user_id, _orders.c.idempotency_key).in_(select(_keys.c.user_id, _keys.c.idempotency_key))
+)
+
+_NEW_COLUMNS = {
+    "order_id": UUID,
+    "user_id": Text,
+    "number": BigInteger,
+    "amount_minor": BigInteger,
+    "currency": Text,
+    "description": Text,
+    "items": Text,
+    "idempotency_key": Text,
+    "fingerprint": LargeBinary,
+}
+_new = rows(**_NEW_COLUMNS)
+_deadline = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("deadline_seconds"))
+_ADD = (
+    insert(_orders)
+    .from_select(
+        [*_NEW_COLUMNS, "ask_at"],
+        select(
+            *(cast(_new.c[name], JSONB) if name == "items" else _new.c[name] for name in _NEW_COLUMNS),
+            func.now() + _deadline,
+        ).order_by(_new.c.position),
+        include_defaults=False,
+    )
+    .returning(_orders.c.order_id, _orders.c.created_at, _orders.c.ask_at)
+)
+
+_moved = rows(order_id=UUID, status=Text, reason=Text, version=Integer)
+_MOVE = (
+    update(_orders)
+    .where(_orders.c.order_id == _moved.c.order_id)
+    .values(status=_moved.c.status, reason=_moved.c.reason, version=_moved.c.version, updated_at=func.now())
+)
+
+_HISTORY_COLUMNS = {
+    "user_id": Text,
+    "seq": BigInteger,
+    "order_id": UUID,
+    "version": Integer,
+    "status": Text,
+    "reason": Text,
+}
+_entries = rows(**_HISTORY_COLUMNS)
+_RECORD = insert(_history).from_select(
+    list(_HISTORY_COLUMNS), select(*(_entries.c[name] for name in _HISTORY_COLUMNS)), include_defaults=False
+)
+
+_overdue = (_orders.c.status == OrderStatus.NEW.value) & (_orders.c.ask_at <= func.now())
+_OVERDUE = (
+    select(_orders.c.order_id, _orders.c.user_id)
+    .where(_overdue)
+    .order_by(_orders.c.ask_at)
+    .limit(bindparam("limit"))
+)
+_ASK_AGAIN = (
+    update(_orders)
+    .where(_overdue, _orders.c.order_id == any_(_ids))
+    .values(ask_at=func.now() + _deadline)
+    .returning(_orders.c.order_id, _orders.c.user_id)
+)
+
+_PAGE = (
+    select(_orders)
+    .where(
+        _orders.c.user_id == bindparam("user_id"),
+        _orders.c.number < bindparam("before_number"),
+        or_(bindparam("status", type_=Text) == "", _orders.c.status == bindparam("status", type_=Text)),
+        _orders.c.created_at > bindparam("created_after"),
+        _orders.c.created_at < bindparam("created_before"),
+    )
+    .order_by(_orders.c.number.desc())
+    .limit(bindparam("limit"))
+)
+
+
+class Orders:
+    """The orders table. Writers hold the lock of the orders' users."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def get(self, order_ids: Iterable[str]) -> dict[str, StoredOrder]:
+        """Return the orders that exist, by id."""
+        found = await self._session.run(_GET, order_ids=sorted(set(order_ids)))
+        return {row.order_id: _stored(row) for row in found}
+
+    async def by_key(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], StoredOrder]:
+        """Return the orders made under (user id, idempotency key)."""
+        if not keys:
+            return {}
+        found = await self._session.run(_BY_KEY, **arrays(("user_id", "idempotency_key"), keys))
+        return {(row.user_id, row.idempotency_key): _stored(row) for row in found}
+
+    async def add(self, orders: Sequence[NewOrder], deadline_seconds: int) -> dict[str, Created]:
+        """Insert new orders, and return by id when that was."""
+        given = [
+            (
+                order.life.order_id,
+                order.life.user_id,
+                order.number,
+                order.life.amount_minor,
+                order.life.currency,
+                order.description,
+                order.items_json,
+                order.idempotency_key,
+                order.fingerprint,
+            )
+            for order in orders
+        ]
+        created = await self._session.run(
+            _ADD, **arrays(list(_NEW_COLUMNS), given), deadline_seconds=deadline_seconds
+        )
+        return {row.order_id: Created(row.created_at, row.ask_at) for row in created}
+
+    async def move(self, orders: Iterable[Order]) -> None:
+        """Store the orders' status, reason and version."""
+        given = [(order.order_id, order.status.value, order.reason, order.version) for order in orders]
+        await self._session.run(_MOVE, **arrays(("order_id", "status", "reason", "version"), given))
+
+    async def record(self, entries: Iterable[HistoryEntry]) -> None:
+        """Append to the history. One order has one entry per version, one user one per feed number."""
+        given = [
+            (
+                entry.life.user_id,
+                entry.seq,
+                entry.life.order_id,
+                entry.life.version,
+                entry.life.status.value,
+                entry.life.reason,
+            )
+            for entry in entries
+        ]
+        await self._session.run(_RECORD, **arrays(list(_HISTORY_COLUMNS), given))
+
+    async def overdue(self, limit: int) -> list[tuple[str, str]]:
+        """Return (order id, user id) of NEW orders that should be asked about, without locking them."""
+        return [(row.order_id, row.user_id) for row in await self._session.run(_OVERDUE, limit=limit)]
+
+    async def ask_again(self, order_ids: Sequence[str], after_seconds: int) -> list[tuple[str, str]]:
+        """Put off the next question of those still overdue, and return them. Their users are locked."""
+        found = await self._session.run(
+            _ASK_AGAIN, order_ids=sorted(order_ids), deadline_seconds=after_seconds
+        )
+        return [(row.order_id, row.user_id) for row in found]
+
+    async def page(
+        self,
+        user_id: str,
+        *,
+        limit: int,
+        before_number: int,
+        status: str,
+        created_after: datetime,
+        created_before: datetime,
+    ) -> list[StoredOrder]:
+        """Return a user's orders below a number, newest first."""
+        found = await self._session.run(
+            _PAGE,
+            user_id=user_id,
+            limit=limit,
+            before_number=before_number,
+            status=status,
+            created_after=created_after,
+            created_before=created_before,
+        )
+        return [_stored(row) for row in found]
+
+
+def _stored(row: Any) -> StoredOrder:
+    life = Order(
+        row.order_id,
+        row.user_id,
+        row.amount_minor,
+        row.currency,
+        OrderStatus(row.status),
+        row.reason,
+        row.version,
+    )
+    return StoredOrder(
+        life,
+        row.number,
+        row.description,
+        row.items,
+        row.created_at,
+        row.updated_at,
+        row.idempotency_key,
+        None if row.fingerprint is None else bytes(row.fingerprint),
+    )

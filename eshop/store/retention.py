@@ -1,0 +1,20 @@
+"""Retention: removes in bulk what nothing stands on any more."""
+
+from eshop.store.database import Session
+
+#: How long rows are kept, in days. A message stays in the inbox for as long as its topic may show it again
+#: (7 days), and longer; one in the outbox until no topic can lose it; an answer as long as clients may retry.
+KEPT_DAYS = {"outbox": 8, "inbox": 15, "requests": 7}
+_TIMES = {"outbox": "created_at", "inbox": "received_at", "requests": "created_at"}
+_ALSO = {"outbox": "AND sent_at IS NOT NULL"}
+#: Rows of a table removed by one transaction.
+ROWS_MAX = 10_000
+
+
+async def remove_expired(session: Session, table: str) -> int:
+    """Remove up to ``ROWS_MAX`` expired rows of a table, and return how many."""
+    expired = (
+        f"SELECT ctid FROM {table} WHERE {_TIMES[table]} < now() - make_interval(days => {KEPT_DAYS[table]})"  # noqa: S608
+        f" {_ALSO.get(table, '')} LIMIT {ROWS_MAX}"
+    )
+    return len(await session.run_sql(f"DELETE FROM {table} WHERE ctid = ANY (ARRAY({expired})) RETURNING 1"))  # noqa: S608

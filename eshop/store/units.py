@@ -1,0 +1,65 @@
+"""Units of work: one Postgres transaction, with everything a handler may touch in it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from eshop.store.database import Database, Session
+from eshop.store.doorbell import Doorbell
+from eshop.store.feed import orders_feed, wallets_feed
+from eshop.store.inbox import Inbox
+from eshop.store.ledger import Ledger
+from eshop.store.orders import Orders
+from eshop.store.outbox import Outbox
+from eshop.store.payments import Payments
+from eshop.store.requests import Requests
+from eshop.store.users import Users
+from eshop.store.wallets import Wallets
+from eshop.store.watermarks import Watermarks
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class OrdersUnitOfWork:
+    """A transaction of the orders service. Lock order: claims, users, the rest, watermarks."""
+
+    consumer = "orders"
+
+    def __init__(self, session: Session, doorbell: Doorbell) -> None:
+        self.session = session
+        self.inbox = Inbox(session, self.consumer)
+        self.users = Users(session)
+        self.orders = Orders(session)
+        self.feed = orders_feed(session)
+        self.outbox = Outbox(session, doorbell)
+        self.watermarks = Watermarks(session, self.consumer)
+
+
+class PaymentsUnitOfWork:
+    """A transaction of the payments service. Lock order: claims, wallets, the rest, watermarks."""
+
+    consumer = "payments"
+
+    def __init__(self, session: Session, doorbell: Doorbell) -> None:
+        self.session = session
+        self.inbox = Inbox(session, self.consumer)
+        self.wallets = Wallets(session)
+        self.payments = Payments(session)
+        self.ledger = Ledger(session)
+        self.requests = Requests(session)
+        self.feed = wallets_feed(session)
+        self.outbox = Outbox(session, doorbell)
+        self.watermarks = Watermarks(session, self.consumer)
+
+
+class Store(Generic[U]):
+    """A service's database, and how to begin a unit of work on it."""
+
+    def __init__(self, database: Database, unit: Callable[[Session, Doorbell], U]) -> None:
+        self.database = database
+        self.doorbell = Doorbell()
+        self._unit = unit
+
+    async def transact(self, work: Callable[[U], Awaitable[T]]) -> T:
+        """Run ``work`` in one transaction; see ``Database.transact``."""
+        return await self.database.transact(lambda session: work(self._unit(session, self.doorbell)))

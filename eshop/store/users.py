@@ -1,0 +1,39 @@
+"""One row per user that every transaction on that user's orders locks, and that counts the changes."""
+
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy import BigInteger, Text, any_, bindparam, cast, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+
+from eshop.store.database import Session
+from eshop.store.rows import arrays, rows
+from eshop.store.schema import ORDERS
+
+_users = ORDERS.tables["users"]
+_ids = cast(bindparam("user_ids"), ARRAY(Text))
+_ADD = (
+    insert(_users)
+    .from_select(["user_id"], select(func.unnest(_ids).label("user_id")))
+    .on_conflict_do_nothing()
+)
+_LOCK = select(_users).where(_users.c.user_id == any_(_ids)).order_by(_users.c.user_id).with_for_update()
+_given = rows(user_id=Text, feed_seq=BigInteger)
+_SAVE = update(_users).where(_users.c.user_id == _given.c.user_id).values(feed_seq=_given.c.feed_seq)
+
+
+class Users:
+    """The users' rows, in id order always."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def lock(self, user_ids: Iterable[str]) -> dict[str, int]:
+        """Lock each user's row, inserting it where it is missing, and return the last feed numbers."""
+        ids = sorted(set(user_ids))
+        await self._session.run(_ADD, user_ids=ids)
+        locked = await self._session.run(_LOCK, user_ids=ids)
+        return {row.user_id: row.feed_seq for row in locked}
+
+    async def save(self, feed_seqs: Mapping[str, int]) -> None:
+        """Store the last feed numbers. The rows are locked."""
+        await self._session.run(_SAVE, **arrays(("user_id", "feed_seq"), list(feed_seqs.items())))

@@ -1,0 +1,98 @@
+"""Wallets: the row per user that every transaction on that user's money locks, and its history."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ARRAY, BigInteger, Text, any_, bindparam, cast, func, insert, select, update
+from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
+
+from eshop.domain.wallet import Wallet
+from eshop.store.database import Session
+from eshop.store.rows import arrays, rows
+from eshop.store.schema import PAYMENTS
+
+_wallets = PAYMENTS.tables["wallets"]
+_history = PAYMENTS.tables["wallet_history"]
+_ids = cast(bindparam("user_ids"), ARRAY(Text))
+_ADD = (
+    insert_or_ignore(_wallets)
+    .from_select(["user_id"], select(func.unnest(_ids).label("user_id")))
+    .on_conflict_do_nothing()
+)
+_GET = select(_wallets).where(_wallets.c.user_id == any_(_ids))
+_LOCK = _GET.order_by(_wallets.c.user_id).with_for_update()
+
+_COLUMNS = {"user_id": Text, "feed_seq": BigInteger, "balance_minor": BigInteger, "currency": Text}
+_given = rows(**_COLUMNS)
+_SAVE = (
+    update(_wallets)
+    .where(_wallets.c.user_id == _given.c.user_id)
+    .values({name: _given.c[name] for name in _COLUMNS if name != "user_id"})
+)
+
+_HISTORY_COLUMNS = {
+    "user_id": Text,
+    "seq": BigInteger,
+    "balance_minor": BigInteger,
+    "currency": Text,
+    "transfer_id": UUID,
+}
+_entries = rows(**_HISTORY_COLUMNS)
+_RECORD = insert(_history).from_select(
+    list(_HISTORY_COLUMNS), select(*(_entries.c[name] for name in _HISTORY_COLUMNS)), include_defaults=False
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WalletChange:
+    """A wallet right after a change, and the transfer that changed it, if it was one."""
+
+    wallet: Wallet
+    transfer_id: str | None
+
+
+class Wallets:
+    """The wallets. A user without an account has a row as soon as something of that user was locked."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def get(self, user_id: str) -> Wallet:
+        """Return the user's wallet without locking it."""
+        found = await self._session.run(_GET, user_ids=[user_id])
+        return next((_wallet(row) for row in found), Wallet(user_id))
+
+    async def lock(self, user_ids: Iterable[str], *, add_missing: bool = True) -> dict[str, Wallet]:
+        """Lock the users' wallets in id order, by default inserting missing rows, and return them."""
+        ids = sorted(set(user_ids))
+        if add_missing:
+            await self._session.run(_ADD, user_ids=ids)
+        return {row.user_id: _wallet(row) for row in await self._session.run(_LOCK, user_ids=ids)}
+
+    async def save(self, changes: Sequence[WalletChange]) -> None:
+        """Store the changes' last states and append them all to the history. The wallets are locked."""
+        if not changes:
+            return
+        last = {change.wallet.user_id: change.wallet for change in changes}
+        await self._session.run(
+            _SAVE,
+            **arrays(
+                list(_COLUMNS), [(w.user_id, w.version, w.balance_minor, w.currency) for w in last.values()]
+            ),
+        )
+        given = [
+            (
+                change.wallet.user_id,
+                change.wallet.version,
+                change.wallet.balance_minor,
+                change.wallet.currency,
+                change.transfer_id,
+            )
+            for change in changes
+        ]
+        await self._session.run(_RECORD, **arrays(list(_HISTORY_COLUMNS), given))
+
+
+def _wallet(row: object) -> Wallet:
+    return Wallet(row.user_id, row.feed_seq, row.balance_minor, row.currency)  # type: ignore[attr-defined]
