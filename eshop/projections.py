@@ -1,10 +1,10 @@
 """The projections worker: ``faust -A eshop.projections worker -l info``. Everything is wired here."""
 
+from eshop.exit import end_process
 from eshop.relay.topics import ensure_topics
 from eshop.settings import Settings
 from eshop.tables import users
 from eshop.web.app import ServiceApp
-from eshop.web.exit import end_process
 from eshop.web.projections import install_projections
 
 

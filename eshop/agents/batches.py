@@ -1,0 +1,55 @@
+"""From a stream to batches: what is there now, up to a bound, without ever waiting for more."""
+
+from asyncio import QueueEmpty
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, cast
+
+import faust
+from faust.types import EventT, StreamT
+
+from eshop.contracts.messages import Message, Origin, decode
+
+#: Messages that one transaction handles at the most.
+BATCH_MAX = 500
+
+
+async def batches(
+    app: faust.App, stream: StreamT[Any], at_most: int = BATCH_MAX
+) -> AsyncIterator[list[EventT[Any]]]:
+    """Yield events as they come: the first, with all that wait behind it. Nothing is acknowledged.
+
+    `Stream.take` would wait out its whole window even when messages are there, and acknowledges a batch that
+    raised.
+    """
+    unacknowledged = cast("faust.Stream[Any]", stream).noack()
+    queue = cast("faust.Channel[Any]", stream.channel).queue
+    async for first in unacknowledged.events():
+        events = [first]
+        while len(events) < at_most:
+            try:
+                waiting = queue.get_nowait()
+            except QueueEmpty:
+                break
+            events.append(waiting)
+        current = [event for event in events if is_current(app, event)]
+        if current:
+            yield current
+
+
+def is_current(app: faust.App, event: EventT[Any]) -> bool:
+    """Tell whether its partition is still assigned as it was when the event was read."""
+    return bool(event.message.generation_id == app.consumer_generation_id)
+
+
+def message_of(event: EventT[Any]) -> Message:
+    """Decode an event; raise UndecodableMessage where that can never succeed."""
+    read = event.message
+    headers = read.headers.items() if isinstance(read.headers, Mapping) else read.headers or ()
+    return decode(Origin(read.topic, read.partition, read.offset), read.key, read.value, list(headers))
+
+
+def ack_in_order(app: faust.App, events: Sequence[EventT[Any]]) -> None:
+    """Acknowledge the events, unless their partitions have moved: then they come again to the new owner."""
+    for event in events:
+        if is_current(app, event):
+            event.ack()

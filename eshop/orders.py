@@ -1,0 +1,40 @@
+"""The orders worker: ``faust -A eshop.orders worker -l info``. Everything is wired here."""
+
+from eshop.agents.periodic import register_periodic
+from eshop.contracts.proto.orders_v1_pb2_grpc import add_OrdersServicer_to_server
+from eshop.contracts.topics import PAYMENTS_EVENTS
+from eshop.handlers.orders import ask_about_overdue, record_outcomes
+from eshop.rpc.orders import SERVICE_NAME, OrdersServicer
+from eshop.settings import Settings
+from eshop.store.units import OrdersUnitOfWork
+from eshop.web.app import ServiceApp
+from eshop.worker import create_worker, wire_grpc
+
+#: How often overdue orders are looked for, and how many are asked about in one transaction.
+DEADLINE_SWEEP_SECONDS = 1.0
+OVERDUE_MAX = 500
+#: How long after a question about an order the next one comes.
+ASK_AGAIN_SECONDS = 30
+
+
+def create_app(settings: Settings) -> ServiceApp:
+    """Return the worker's app. Nothing is connected before it is started."""
+    app, store = create_worker(
+        "orders",
+        settings,
+        OrdersUnitOfWork,
+        reads=PAYMENTS_EVENTS,
+        handler=record_outcomes,
+        agent_name="orders.record_outcomes",
+    )
+
+    async def ask() -> int:
+        return await store.transact(lambda uow: ask_about_overdue(uow, OVERDUE_MAX, ASK_AGAIN_SECONDS))
+
+    register_periodic(app, DEADLINE_SWEEP_SECONDS, ask, "the deadline task")
+    servicer = OrdersServicer(store, settings.order_deadline_seconds)
+    wire_grpc(app, settings, SERVICE_NAME, lambda server: add_OrdersServicer_to_server(servicer, server))
+    return app
+
+
+app = create_app(Settings())

@@ -1,0 +1,28 @@
+"""The payments worker: ``faust -A eshop.payments worker -l info``. Everything is wired here."""
+
+from eshop.contracts.proto.payments_v1_pb2_grpc import add_PaymentsServicer_to_server
+from eshop.contracts.topics import ORDERS_EVENTS
+from eshop.handlers.payments import settle_orders
+from eshop.rpc.payments import SERVICE_NAME, PaymentsServicer
+from eshop.settings import Settings
+from eshop.store.units import PaymentsUnitOfWork
+from eshop.web.app import ServiceApp
+from eshop.worker import create_worker, wire_grpc
+
+
+def create_app(settings: Settings) -> ServiceApp:
+    """Return the worker's app. Nothing is connected before it is started."""
+    app, store = create_worker(
+        "payments",
+        settings,
+        PaymentsUnitOfWork,
+        reads=ORDERS_EVENTS,
+        handler=settle_orders,
+        agent_name="payments.settle_orders",
+    )
+    servicer = PaymentsServicer(store)
+    wire_grpc(app, settings, SERVICE_NAME, lambda server: add_PaymentsServicer_to_server(servicer, server))
+    return app
+
+
+app = create_app(Settings())

@@ -1,0 +1,42 @@
+"""Reading feeds over gRPC: the same for every service's feed."""
+
+from typing import Any, Protocol, TypeVar
+
+from eshop.contracts.proto import shared_v1_pb2 as shared
+from eshop.rpc.convert import bounded, check_user
+from eshop.rpc.server import InvalidRequest
+from eshop.store.feed import Feed
+from eshop.store.units import Store
+
+ROWS_MAX = 500
+USERS_MAX = 10_000
+
+
+class HasFeed(Protocol):
+    """A unit of work with a feed."""
+
+    feed: Feed
+
+
+U = TypeVar("U", bound=HasFeed)
+
+
+async def read_feed(store: Store[U], request: shared.ReadFeedRequest) -> tuple[list[Any], int]:
+    """Return the history's rows after a number, and the user's last number."""
+    check_user(request.user_id)
+
+    async def read(uow: U) -> tuple[list[Any], int]:
+        # The head first: a change in between may make it larger, and is never missed.
+        (head,) = await uow.feed.heads([request.user_id])
+        rows = await uow.feed.read(request.user_id, request.after_seq, bounded(request.limit, ROWS_MAX))
+        return rows, max([head, *(row.seq for row in rows)])
+
+    return await store.transact(read)
+
+
+async def feed_heads(store: Store[U], request: shared.FeedHeadsRequest) -> shared.FeedHeadsReply:
+    """Return the last number of each user."""
+    if len(request.user_ids) > USERS_MAX:
+        raise InvalidRequest(f"at most {USERS_MAX} users a call")
+    heads = await store.transact(lambda uow: uow.feed.heads(list(request.user_ids)))
+    return shared.FeedHeadsReply(head_seqs=heads)

@@ -1,0 +1,221 @@
+"""The Orders service over gRPC."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import grpc
+import orjson
+import psycopg2
+import uuid_utils
+from grpc import aio
+
+from eshop.contracts.proto import orders_v1_pb2 as pb
+from eshop.contracts.proto import shared_v1_pb2 as shared
+from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersServicer as Base
+from eshop.domain.refusal import Refusal
+from eshop.handlers.orders import Placed, PlaceOrder, place_orders, request_cancellation
+from eshop.rpc import convert
+from eshop.rpc.convert import bounded, check_context, check_user
+from eshop.rpc.feed import feed_heads, read_feed
+from eshop.rpc.server import InvalidRequest
+from eshop.store.faults import LockTimeout, is_poison
+from eshop.store.orders import StoredOrder
+from eshop.store.units import OrdersUnitOfWork, Store
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Orders"].full_name
+
+ORDERS_MAX = 1_000
+PAGE_MAX = 100
+DESCRIPTION_CHARACTERS_MAX = 500
+ITEMS_BYTES_MAX = 48 * 1024
+#: Transactions that place orders at once. The pool has room left for agents, relay and reads.
+CREATES_MAX = 2
+_ALWAYS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+_NUMBER_MAX = 2**63 - 1
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class OrdersServicer(Base):
+    """Answers for the orders database."""
+
+    def __init__(self, store: Store[OrdersUnitOfWork], deadline_seconds: int) -> None:
+        self._store = store
+        self._deadline_seconds = deadline_seconds
+        self._creates = asyncio.Semaphore(CREATES_MAX)
+
+    async def CreateOrders(self, request: pb.CreateOrdersRequest, context: Context) -> pb.CreateOrdersReply:  # noqa: N802
+        """Place the orders; one that can't be is refused by itself."""
+        if len(request.orders) > ORDERS_MAX:
+            raise InvalidRequest(f"at most {ORDERS_MAX} orders a call")
+        asked = [_place_order(order) for order in request.orders]
+        valid = [order for order in asked if isinstance(order, PlaceOrder)]
+        async with self._creates:
+            answers = iter(await self._place(valid) if valid else ())
+        return pb.CreateOrdersReply(
+            results=[_result(order if isinstance(order, Refusal) else next(answers)) for order in asked]
+        )
+
+    async def _place(self, orders: Sequence[PlaceOrder]) -> list[Placed | Refusal]:
+        """Place them in one transaction; where one spoils it, split until that one is alone."""
+        try:
+            return await self._store.transact(lambda uow: place_orders(uow, orders, self._deadline_seconds))
+        except (LockTimeout, psycopg2.Error) as error:
+            if not (isinstance(error, LockTimeout) or is_poison(error)):
+                raise
+            if len(orders) == 1:
+                return [_refused_alone(error)]
+        middle = len(orders) // 2
+        return [*await self._place(orders[:middle]), *await self._place(orders[middle:])]
+
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:  # noqa: N802
+        """Return the user's order."""
+        order_id = _uuid(request.order_id)
+        found = await self._store.transact(lambda uow: uow.orders.get([order_id])) if order_id else {}
+        order = found.get(order_id or "")
+        if order is None or order.life.user_id != request.user_id:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
+        return _order(order)
+
+    async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersReply:  # noqa: N802
+        """Return a page of the user's orders."""
+        check_user(request.user_id)
+        limit = bounded(request.limit, PAGE_MAX)
+        after, before = _ALWAYS
+        if request.HasField("created_after"):
+            after = convert.moment(request.created_after)
+        if request.HasField("created_before"):
+            before = convert.moment(request.created_before)
+        found = await self._store.transact(
+            lambda uow: uow.orders.page(
+                request.user_id,
+                limit=limit + 1,
+                before_number=request.before_number or _NUMBER_MAX,
+                status=request.status,
+                created_after=after,
+                created_before=before,
+            )
+        )
+        page = found[:limit]
+        return pb.ListOrdersReply(
+            orders=[_order(order) for order in page],
+            next_number=page[-1].number if len(found) > limit else 0,
+        )
+
+    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderReply:  # noqa: N802
+        """Ask for the order's end."""
+        check_context(request.context)
+        order_id = _uuid(request.order_id)
+        cause = convert.cause_of(request.context, str(uuid_utils.uuid7()))
+        order = None
+        if order_id is not None:
+            order = await self._store.transact(
+                lambda uow: request_cancellation(uow, request.context.user_id, order_id, cause)
+            )
+        if order is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
+        return pb.CancelOrderReply(order=_order(order))
+
+    async def ReadFeed(self, request: shared.ReadFeedRequest, context: Context) -> pb.ReadFeedReply:  # noqa: N802
+        """Return what has changed."""
+        history, head_seq = await read_feed(self._store, request)
+        frames = [
+            pb.OrderFrame(
+                seq=row.seq,
+                order_id=row.order_id,
+                status=row.status,
+                reason=row.reason or "",
+                version=row.version,
+                at=convert.timestamp(row.at),
+            )
+            for row in history
+        ]
+        return pb.ReadFeedReply(frames=frames, head_seq=head_seq)
+
+    async def FeedHeads(self, request: shared.FeedHeadsRequest, context: Context) -> shared.FeedHeadsReply:  # noqa: N802
+        """Return the users' last numbers."""
+        return await feed_heads(self._store, request)
+
+
+def _place_order(order: pb.CreateOrder) -> PlaceOrder | Refusal:
+    context = order.context
+    try:
+        check_context(context)
+        order_id = str(uuid_utils.uuid7())
+        return PlaceOrder(
+            order_id=order_id,
+            user_id=context.user_id,
+            amount_minor=convert.check_amount(order.amount_minor),
+            currency=convert.check_currency(order.currency),
+            description=_description(order.description),
+            items_json=_items(order),
+            idempotency_key=context.idempotency_key or None,
+            fingerprint=context.fingerprint if context.idempotency_key else None,
+            cause=convert.cause_of(context, order_id),
+        )
+    except InvalidRequest as error:
+        return Refusal("invalid-order", str(error))
+
+
+def _description(text: str) -> str:
+    if len(text) > DESCRIPTION_CHARACTERS_MAX or "\x00" in text:
+        raise InvalidRequest("description is malformed")
+    return text
+
+
+def _items(order: pb.CreateOrder) -> str:
+    items = [
+        {
+            "sku": item.sku,
+            "name": item.name,
+            "quantity": item.quantity,
+            "unit_price_minor": item.unit_price_minor,
+        }
+        for item in order.items
+    ]
+    total = sum(item.quantity * item.unit_price_minor for item in order.items)
+    if items and total != order.amount_minor:
+        raise InvalidRequest("the items do not sum to amount_minor")
+    text = orjson.dumps(items).decode()
+    if len(text) > ITEMS_BYTES_MAX or "\\u0000" in text:
+        raise InvalidRequest("items are malformed")
+    return text
+
+
+def _refused_alone(error: Exception) -> Refusal:
+    if isinstance(error, LockTimeout):
+        return Refusal("idempotency-in-progress", "another request of the user is still running")
+    return Refusal("invalid-order", "the order can't be stored")
+
+
+def _result(answer: Placed | Refusal) -> pb.CreateOrderResult:
+    if isinstance(answer, Refusal):
+        return pb.CreateOrderResult(refusal=convert.refusal(answer))
+    return pb.CreateOrderResult(order=_order(answer.order), replayed=answer.replayed)
+
+
+def _order(order: StoredOrder) -> pb.Order:
+    return pb.Order(
+        order_id=order.life.order_id,
+        user_id=order.life.user_id,
+        status=order.life.status.value,
+        reason=order.life.reason or "",
+        amount_minor=order.life.amount_minor,
+        currency=order.life.currency,
+        description=order.description,
+        version=order.life.version,
+        created_at=convert.timestamp(order.created_at),
+        updated_at=convert.timestamp(order.updated_at),
+        items=[pb.Item(**item) for item in order.items],
+    )
+
+
+def _uuid(text: str) -> str | None:
+    """Return the id as the database writes it, or None where it is no UUID."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None

@@ -1,0 +1,111 @@
+"""The Payments service over gRPC."""
+
+from typing import Any
+
+import grpc
+import psycopg2.errors
+import uuid_utils
+from grpc import aio
+
+from eshop.contracts.proto import payments_v1_pb2 as pb
+from eshop.contracts.proto import shared_v1_pb2 as shared
+from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsServicer as Base
+from eshop.domain.refusal import Refusal
+from eshop.handlers.payments import Account, Answer, Request, open_account, top_up_account
+from eshop.rpc import convert
+from eshop.rpc.convert import check_context, check_user
+from eshop.rpc.feed import feed_heads, read_feed
+from eshop.rpc.server import InvalidRequest
+from eshop.store.units import PaymentsUnitOfWork, Store
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Payments"].full_name
+
+REFERENCE_CHARACTERS_MAX = 255
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class PaymentsServicer(Base):
+    """Answers for the payments database."""
+
+    def __init__(self, store: Store[PaymentsUnitOfWork]) -> None:
+        self._store = store
+
+    async def OpenAccount(self, request: pb.OpenAccountRequest, context: Context) -> pb.AccountResult:  # noqa: N802
+        """Open the user's account."""
+        asked = _request(request.context)
+        currency = convert.check_currency(request.currency)
+        return _result(await self._store.transact(lambda uow: open_account(uow, asked, currency)))
+
+    async def TopUp(self, request: pb.TopUpRequest, context: Context) -> pb.AccountResult:  # noqa: N802
+        """Add money."""
+        asked = _request(request.context)
+        amount_minor = convert.check_amount(request.amount_minor)
+        reference = _reference(request.reference)
+        transfer_id = str(uuid_utils.uuid7())
+
+        async def top_up(uow: PaymentsUnitOfWork) -> Answer:
+            return await top_up_account(
+                uow, asked, amount_minor, transfer_id=transfer_id, reference=reference
+            )
+
+        try:
+            answer = await self._store.transact(top_up)
+        except psycopg2.errors.UniqueViolation:
+            # Another user's top-up has just taken the reference: now it is there to be seen.
+            answer = await self._store.transact(top_up)
+        return _result(answer)
+
+    async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.Account:  # noqa: N802
+        """Return the user's account."""
+        check_user(request.user_id)
+        wallet = await self._store.transact(lambda uow: uow.wallets.get(request.user_id))
+        if not wallet.is_open:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no account")
+        return _account(Account.of(wallet))
+
+    async def ReadFeed(self, request: shared.ReadFeedRequest, context: Context) -> pb.ReadFeedReply:  # noqa: N802
+        """Return what has changed."""
+        history, head_seq = await read_feed(self._store, request)
+        frames = [
+            pb.WalletFrame(
+                seq=row.seq,
+                balance_minor=row.balance_minor,
+                currency=row.currency,
+                version=row.seq,
+                at=convert.timestamp(row.at),
+            )
+            for row in history
+        ]
+        return pb.ReadFeedReply(frames=frames, head_seq=head_seq)
+
+    async def FeedHeads(self, request: shared.FeedHeadsRequest, context: Context) -> shared.FeedHeadsReply:  # noqa: N802
+        """Return the users' last numbers."""
+        return await feed_heads(self._store, request)
+
+
+def _request(context: shared.RequestContext) -> Request:
+    check_context(context)
+    cause = convert.cause_of(context, str(uuid_utils.uuid7()))
+    return Request(context.user_id, cause, context.idempotency_key or None, context.fingerprint)
+
+
+def _reference(text: str) -> str | None:
+    if len(text) > REFERENCE_CHARACTERS_MAX or "\x00" in text:
+        raise InvalidRequest("reference is malformed")
+    return text or None
+
+
+def _result(answer: Answer) -> pb.AccountResult:
+    if isinstance(answer.outcome, Refusal):
+        return pb.AccountResult(refusal=convert.refusal(answer.outcome), replayed=answer.replayed)
+    return pb.AccountResult(account=_account(answer.outcome), replayed=answer.replayed)
+
+
+def _account(account: Account) -> pb.Account:
+    return pb.Account(
+        user_id=account.user_id,
+        balance_minor=account.balance_minor,
+        currency=account.currency,
+        version=account.version,
+    )

@@ -1,0 +1,120 @@
+"""The gRPC server of a worker: who may call, what becomes of errors, health and reflection."""
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from eshop.rpc.client import TOKEN_HEADER
+from eshop.store.faults import TransientFault
+
+logger = logging.getLogger(__name__)
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+#: Requests in this process at once; the next is told to come later.
+REQUESTS_MAX = 256
+STOP_SECONDS_MAX = 5.0
+
+
+class InvalidRequest(ValueError):
+    """A request that is not in the contract. Its text is shown to the caller."""
+
+
+class _Guard(aio.ServerInterceptor):
+    """Lets in who shows the service token, and turns what handlers raise into status codes."""
+
+    def __init__(self, token: str) -> None:
+        self._expected = f"Bearer {token}".encode()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method.startswith("/grpc.health.v1."):
+            return handler
+        shown = str(dict(handler_call_details.invocation_metadata or ()).get(TOKEN_HEADER, ""))
+        if not hmac.compare_digest(shown.encode(), self._expected):
+            return _denying(handler)
+        if handler.unary_unary is None:
+            return handler
+        return grpc.unary_unary_rpc_method_handler(
+            _translating(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+        )
+
+
+def _denying(handler: Any) -> Any:
+    async def deny(_request: Any, context: aio.ServicerContext[Any, Any]) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the service token is missing or wrong")
+
+    kind = (
+        grpc.stream_stream_rpc_method_handler
+        if handler.stream_stream
+        else grpc.unary_unary_rpc_method_handler
+    )
+    return kind(deny, handler.request_deserializer, handler.response_serializer)
+
+
+def _translating(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def translated(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await call(request, context)
+        except aio.AbortError:
+            raise
+        except InvalidRequest as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TransientFault as fault:
+            logger.warning("a request failed for now: %s", fault)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the database is not available")
+        except Exception:
+            logger.exception("a request failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "the request could not be done")
+
+    return translated
+
+
+class GrpcServer:
+    """One service's gRPC server, with health and, unless switched off, reflection."""
+
+    def __init__(self, address: str, token: str, *, service_name: str, with_reflection: bool) -> None:
+        self._server = aio.server(
+            interceptors=(_Guard(token),),
+            options=(
+                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ),
+            maximum_concurrent_rpcs=REQUESTS_MAX,
+        )
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [service_name, health.SERVICE_NAME]
+        if with_reflection:
+            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
+        self._names = (service_name, "")
+        self.address = address
+
+    @property
+    def server(self) -> aio.Server:
+        """What servicers are added to."""
+        return self._server
+
+    async def start(self) -> None:
+        """Listen; raise RuntimeError where the address is taken."""
+        self._server.add_insecure_port(self.address)
+        await self._server.start()
+        for name in self._names:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        logger.info("gRPC on %s", self.address)
+
+    async def stop(self) -> None:
+        """Tell clients to go elsewhere, and let running requests end."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(STOP_SECONDS_MAX)

@@ -1,0 +1,121 @@
+"""What the orders and the payments worker have in common: which parts, started and stopped in what order."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from grpc import aio
+
+from eshop.agents.consumer import register
+from eshop.agents.delivery import Handler
+from eshop.agents.periodic import register_periodic
+from eshop.contracts.topics import Topic
+from eshop.relay.publisher import Publisher
+from eshop.relay.relay import Relay
+from eshop.relay.topics import ensure_topics
+from eshop.rpc.server import GrpcServer
+from eshop.settings import Settings
+from eshop.store.database import Database, Session
+from eshop.store.doorbell import Doorbell
+from eshop.store.migrate import migrate
+from eshop.store.retention import KEPT_DAYS, remove_expired
+from eshop.store.schema import METADATA
+from eshop.store.units import Store
+from eshop.web.app import ServiceApp
+from eshop.web.health import NotReady
+
+RETENTION_SECONDS = 600.0
+
+U = TypeVar("U")
+AddServicer = Callable[[aio.Server], None]
+
+
+def create_worker(
+    service: str,
+    settings: Settings,
+    unit: Callable[[Session, Doorbell], U],
+    *,
+    reads: Topic,
+    handler: Handler[U],
+    agent_name: str,
+) -> tuple[ServiceApp, Store[U]]:
+    """Return a service's Faust app and its store. Nothing is connected before the app is started."""
+    app = ServiceApp(service, settings)
+    store = Store(Database(settings.service_database_url(service)), unit)
+    _wire_database(app, service, settings, store)
+    _wire_relay(app, settings, store)
+    register(app, store, settings.topic(reads.name), handler, agent_name)
+    return app, store
+
+
+def _wire_database(app: ServiceApp, service: str, settings: Settings, store: Store[U]) -> None:
+    @app.before_start
+    async def prepare() -> None:
+        await ensure_topics(settings.kafka, settings.topic_prefix)
+        await asyncio.to_thread(migrate, service, settings)
+        await store.database.open()
+
+    async def is_answering() -> None:
+        await store.database.transact(lambda session: session.run_sql("SELECT 1"))
+
+    async def remove_all_expired() -> None:
+        for table in KEPT_DAYS.keys() & METADATA[service].tables.keys():
+            await store.database.transact(partial(remove_expired, table=table))
+
+    app.add_check("postgres", is_answering)
+    app.at_end(store.database.close)
+    register_periodic(app, RETENTION_SECONDS, remove_all_expired, "retention")
+
+
+def _wire_relay(app: ServiceApp, settings: Settings, store: Store[U]) -> None:
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    publisher = Publisher(settings.kafka, settings.topic_prefix)
+    running: list[tuple[Relay, asyncio.Task[None]]] = []
+
+    @app.before_start
+    async def start() -> None:
+        relay = Relay(store.database, store.doorbell, publisher, holder)
+        running.append((relay, asyncio.create_task(relay.run())))
+
+    @app.at_end
+    async def stop() -> None:
+        for relay, task in running:
+            relay.stop()
+            await task
+
+    async def is_running() -> None:
+        if not running or running[0][1].done():
+            raise NotReady("the relay does not run")
+
+    app.add_check("relay", is_running)
+
+
+def wire_grpc(app: ServiceApp, settings: Settings, service_name: str, add_servicer: AddServicer) -> None:
+    """Serve a gRPC service from the app's start until it is asked to stop."""
+    running: list[GrpcServer] = []
+
+    @app.before_start
+    async def start() -> None:
+        server = GrpcServer(
+            settings.grpc_address(app.kind),
+            settings.service_token.get_secret_value(),
+            service_name=service_name,
+            with_reflection=settings.grpc_reflection,
+        )
+        add_servicer(server.server)
+        await server.start()
+        running.append(server)
+
+    @app.at_stop
+    async def stop() -> None:
+        for server in running:
+            await server.stop()
+
+    async def is_serving() -> None:
+        if not running:
+            raise NotReady("gRPC is not served yet")
+
+    app.add_check("grpc", is_serving)
