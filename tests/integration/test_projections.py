@@ -1,0 +1,420 @@
+"""Do the projections keep their promise on a real broker: after SIGKILL, without local state, on two workers?
+
+Events are put straight on the topics; workers are real processes of the Faust CLI, judged by what they serve.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from aiohttp import ClientError, ClientSession, ClientTimeout
+from aiokafka import AIOKafkaProducer
+
+from eshop.cluster.embedded import EmbeddedCluster
+from eshop.contracts.bodies import Body
+from eshop.contracts.envelope import Envelope
+from eshop.contracts.messages import encode, schema_of
+from eshop.contracts.orders_v1 import OrderCancellationRequested, OrderCancelled, OrderCreated, OrderFinished
+from eshop.contracts.payments_v1 import AccountToppedUp
+from eshop.relay.topics import ensure_topics
+from eshop.exit import EXIT_CODE
+
+#: Any long wait of these tests ends here: two rebalances and a session that expires are inside.
+WAIT_SECONDS_MAX = 60.0
+POLL_SECONDS = 0.05
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+Json = dict[str, Any]
+
+
+class Shop:
+    """Makes events as the services would, and keeps its own account of them: no code of the fold's."""
+
+    def __init__(self, seed: int, users: int) -> None:
+        self._random = random.Random(seed)
+        self._users = [f"user-{number}" for number in range(users)]
+        self._orders: Counter[str] = Counter()
+        self._wallets: Counter[str] = Counter()
+        self._open: list[tuple[str, str, int, str]] = []
+        self._finished: list[tuple[str, str, int, str]] = []
+        self._balance: Counter[str] = Counter()
+        self.statuses = Counter(NEW=0, FINISHED=0, CANCELLED=0)
+        self.turnover: Counter[str] = Counter()
+        self.seen: set[str] = set()
+
+    def next_event(self) -> Body:
+        """Make the next thing happen to some user."""
+        chance = self._random.random()
+        if self._open and chance < 0.3:
+            return self._end_new("F")
+        if self._open and chance < 0.4:
+            return self._end_new("X")
+        if self._finished and chance < 0.5:
+            return self._refund()
+        if chance < 0.6:
+            return self._top_up()
+        return self._create()
+
+    @property
+    def balance(self) -> int:
+        """The sum of all wallets."""
+        return sum(self._balance.values())
+
+    def _create(self) -> Body:
+        user = self._pick_user()
+        order_id = str(UUID(int=self._random.getrandbits(128)))
+        amount, currency = self._random.randint(1, 9999), self._random.choice(["USD", "EUR"])
+        self._open.append((user, order_id, amount, currency))
+        self.statuses["NEW"] += 1
+        return OrderCreated(
+            **self._order(user, order_id, amount, currency), version=1, pay_before=NOON + timedelta(minutes=1)
+        )
+
+    def _end_new(self, how: str) -> Body:
+        user, order_id, amount, currency = self._take(self._open)
+        self.statuses["NEW"] -= 1
+        about = self._order(user, order_id, amount, currency)
+        if how == "X":
+            self.statuses["CANCELLED"] += 1
+            return OrderCancelled(**about, version=2, reason="insufficient_funds")
+        self.statuses["FINISHED"] += 1
+        self.turnover[currency] += amount
+        self._finished.append((user, order_id, amount, currency))
+        return OrderFinished(**about, version=2)
+
+    def _refund(self) -> Body:
+        user, order_id, amount, currency = self._take(self._finished)
+        self.statuses["FINISHED"] -= 1
+        self.statuses["CANCELLED"] += 1
+        self.turnover[currency] -= amount
+        return OrderCancelled(**self._order(user, order_id, amount, currency), version=3, reason="refunded")
+
+    def _top_up(self) -> Body:
+        user = self._pick_user()
+        self._wallets[user] += 1
+        self._balance[user] += 100
+        return AccountToppedUp(
+            user_id=user,
+            balance_minor=self._balance[user],
+            currency="USD",
+            version=self._wallets[user],
+            feed_seq=self._wallets[user],
+            transfer_id=str(UUID(int=1)),
+            amount_minor=100,
+        )
+
+    def _order(self, user: str, order_id: str, amount: int, currency: str) -> Json:
+        self._orders[user] += 1
+        return {
+            "user_id": user,
+            "order_id": order_id,
+            "amount_minor": amount,
+            "currency": currency,
+            "feed_seq": self._orders[user],
+        }
+
+    def _pick_user(self) -> str:
+        user = self._random.choice(self._users)
+        self.seen.add(user)
+        return user
+
+    def _take(self, orders: list[tuple[str, str, int, str]]) -> tuple[str, str, int, str]:
+        return orders.pop(self._random.randrange(len(orders)))
+
+
+@dataclass
+class Bench:
+    """One shop's topics and workers on the shared broker."""
+
+    kafka: str
+    data: Path
+    name: str
+    http: ClientSession
+    producer: AIOKafkaProducer
+    workers: "list[Worker]" = field(default_factory=list)
+
+    async def put(self, body: Body, minute: int = 0) -> None:
+        """Put an event on its topic as the relay would."""
+        schema = schema_of(body)
+        envelope = Envelope(
+            message_id="m",
+            type=schema.type,
+            source="test",
+            dataschema=schema.dataschema,
+            time=NOON + timedelta(minutes=minute),
+            correlation_id="c",
+            causation_id="c",
+        )
+        await self.producer.send(
+            self.topic(schema.topic.name),
+            key=body.user_id.encode(),
+            value=encode(body),
+            headers=envelope.to_headers(),
+        )
+
+    async def put_history(self, shop: Shop, count: int) -> None:
+        """Put that many events, each tenth of them twice: a relay may repeat itself."""
+        for number in range(count):
+            body = shop.next_event()
+            await self.put(body, minute=number * 30 // count)
+            if number % 10 == 0:
+                await self.put(body, minute=number * 30 // count)
+        await self.producer.flush()
+
+    def topic(self, name: str) -> str:
+        return f"{self.name}-{name}"
+
+    async def start(self, port: int | None = None, *options: str) -> "Worker":
+        """Start a worker process; its local state is its port's."""
+        port = port or free_port()
+        environment = {
+            **os.environ,
+            "ESHOP_KAFKA": self.kafka,
+            "ESHOP_DATA": str(self.data),
+            "ESHOP_TOPIC_PREFIX": f"{self.name}-",
+            "ESHOP_GROUP_SUFFIX": f"-{self.name}",
+            "ESHOP_WEB_LISTEN": f"127.0.0.1:{port}",
+        }
+        log = self.data / f"worker-{port}.log"
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "faust", "-A", "eshop.projections", *options, "worker", "-l", "info",
+                env=environment, stdout=output, stderr=output,
+            )  # fmt: skip
+        worker = Worker(self, port, process, log)
+        self.workers.append(worker)
+        return worker
+
+
+@dataclass
+class Worker:
+    """A worker process."""
+
+    bench: Bench
+    port: int
+    process: asyncio.subprocess.Process
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def state(self) -> Path:
+        return self.bench.data / "faust" / f"projections-{self.port}"
+
+    async def get(self, path: str) -> tuple[int, Json]:
+        """Return status and body; (0, {}) while nobody listens."""
+        try:
+            async with self.bench.http.get(f"{self.url}/{path}") as response:
+                return response.status, await response.json()
+        except (ClientError, TimeoutError):
+            return 0, {}
+
+    async def until(self, path: str, good: Callable[[int, Json], bool]) -> Json:
+        """Ask until the answer is good; fail with the last one and the worker's log."""
+        status: int = 0
+        body: Json = {}
+        try:
+            async with asyncio.timeout(WAIT_SECONDS_MAX):
+                while not good(status, body):
+                    assert self.process.returncode is None, self.log.read_text()[-3000:]
+                    await asyncio.sleep(POLL_SECONDS)
+                    status, body = await self.get(path)
+        except TimeoutError:
+            pytest.fail(f"{path} is still {status} {body}\n{self.log.read_text()[-3000:]}")
+        return body
+
+    async def until_right(self, shop: Shop) -> Json:
+        """Wait until the totals are the shop's own account."""
+        return await self.until(
+            "projections/totals", lambda status, body: status == 200 and agrees(body, shop)
+        )
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
+    async def leave(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), WAIT_SECONDS_MAX)
+
+
+def agrees(totals: Json, shop: Shop) -> bool:
+    nothing_missed = totals["missed"] == {"orders": 0, "wallet": 0}
+    turnover = {currency: amount for currency, amount in totals["turnover_minor"].items() if amount}
+    return (
+        totals["complete"]
+        and nothing_missed
+        and totals["users"] == len(shop.seen)
+        and totals["orders"] == shop.statuses
+        and turnover == {currency: amount for currency, amount in shop.turnover.items() if amount}
+        and totals["balance_minor"].get("USD", 0) == shop.balance
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+async def bench(
+    cluster: EmbeddedCluster, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Bench]:
+    async with open_bench(cluster.kafka, tmp_path, f"p{abs(hash((request.node.name, tmp_path)))}") as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def open_bench(kafka: str, data: Path, name: str) -> AsyncIterator[Bench]:
+    await ensure_topics(kafka, f"{name}-")
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, acks="all", linger_ms=5)
+    await producer.start()
+    async with ClientSession(timeout=ClientTimeout(total=5)) as http:
+        opened = Bench(kafka, data, name, http, producer)
+        try:
+            yield opened
+        finally:
+            for worker in opened.workers:
+                if worker.process.returncode is None:
+                    await worker.kill()
+            await producer.stop()
+
+
+async def test_totals_are_what_happened(bench: Bench) -> None:
+    shop = Shop(seed=1, users=40)
+    worker = await bench.start()
+    await bench.put_history(shop, 1500)
+    order = {"user_id": "user-1", "order_id": str(UUID(int=1))}
+    await bench.put(OrderCancellationRequested(**order, reason="user"))
+    totals = await worker.until_right(shop)
+    assert totals["workers"] == {worker.url: "ok"}
+    _, window = await worker.get("projections/window")
+    minutes = window["minutes"].values()
+    assert len(minutes) == 30
+    assert sum(minute["created"] for minute in minutes) == shop.statuses.total()
+    assert sum(minute["turnover_minor"].get("EUR", 0) for minute in minutes) == shop.turnover["EUR"]
+    status, user = await worker.get("projections/users/user-1")
+    assert (status, user["user_id"], user["missed"]) == (200, "user-1", {"orders": 0, "wallet": 0})
+    assert (await worker.get("projections/users/nobody"))[0] == 404
+
+
+async def test_a_worker_serves_health_and_metrics_and_leaves_cleanly(bench: Bench) -> None:
+    worker = await bench.start(None, "-L", "uvloop")
+    ready = await worker.until("health/ready", lambda status, _: status == 200)
+    assert ready["checks"] == {"kafka": "ok", "tables": "ok"}
+    assert await worker.get("health/live") == (200, {"status": "live"})
+    async with bench.http.get(f"{worker.url}/metrics") as response:
+        assert response.content_type == "text/plain"
+        metrics = await response.text()
+    assert "eshop_projection_missed" in metrics
+    assert "faust_total_rebalances" in metrics
+    for path in ("", "table/", "router/", "graph/"):
+        async with bench.http.get(f"{worker.url}/{path}") as response:
+            assert response.status == 404, path
+    assert await worker.leave() == 0
+
+
+async def test_totals_stay_right_when_workers_are_killed_in_the_middle(bench: Bench) -> None:
+    shop = Shop(seed=2, users=60)
+    chance = random.Random(2)
+    port = free_port()
+    putting = asyncio.create_task(bench.put_history(shop, 6000))
+    killed_at: list[int] = []
+    for _ in range(3):
+        worker = await bench.start(port)
+        goal = (killed_at or [0])[-1] + chance.randint(200, 1200)
+        seen = await worker.until("projections/local", reached(goal))
+        await worker.kill()
+        killed_at.append(events_in(seen))
+    await putting
+    assert killed_at[-1] < shop.statuses.total()
+    worker = await bench.start(port)
+    await worker.until_right(shop)
+    await worker.kill()
+    shutil.rmtree(worker.state)
+    worker = await bench.start(port)
+    await worker.until_right(shop)
+
+
+def reached(goal: int) -> Callable[[int, Json], bool]:
+    return lambda _, local: events_in(local) >= goal
+
+
+def events_in(local: Json) -> int:
+    orders = local.get("totals", {}).get("orders", {})
+    return int(orders.get("NEW", 0) + 2 * orders.get("FINISHED", 0) + 2 * orders.get("CANCELLED", 0))
+
+
+async def test_totals_are_rebuilt_without_local_state(bench: Bench) -> None:
+    shop = Shop(seed=3, users=30)
+    worker = await bench.start()
+    await bench.put_history(shop, 1000)
+    await worker.until_right(shop)
+    assert await worker.leave() == 0
+    shutil.rmtree(worker.state)
+    again = await bench.start(worker.port)
+    await again.until_right(shop)
+    await bench.put_history(shop, 300)
+    await again.until_right(shop)
+
+
+async def test_two_workers_answer_for_all_users_and_one_takes_over(bench: Bench) -> None:
+    shop = Shop(seed=4, users=50)
+    one, other = await bench.start(), await bench.start()
+    await other.until("projections/totals", lambda status, body: status == 200 and len(body["workers"]) == 2)
+    await bench.put_history(shop, 1500)
+    for worker in (one, other):
+        totals = await worker.until_right(shop)
+        assert totals["workers"] == {one.url: "ok", other.url: "ok"}
+    holders: Counter[str] = Counter()
+    for user in sorted(shop.seen):
+        answers = [await worker.get(f"projections/users/{user}") for worker in (one, other)]
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 200
+        holders[answers[0][1]["worker"]] += 1
+    assert set(holders) == {one.url, other.url}
+    await other.kill()
+    status, body = await one.get("projections/totals")
+    assert (status, body["complete"], body["workers"][other.url]) == (503, False, "no answer")
+    await bench.put_history(shop, 500)
+    totals = await one.until_right(shop)
+    assert totals["workers"] == {one.url: "ok"}
+
+
+async def test_a_message_nobody_can_read_stops_the_worker_and_is_kept(bench: Bench) -> None:
+    worker = await bench.start()
+    await bench.producer.send_and_wait(bench.topic("eshop.orders.events.v1"), key=b"ann", value=b"garbage")
+    assert await asyncio.wait_for(worker.process.wait(), WAIT_SECONDS_MAX) == EXIT_CODE
+    assert "header 'ce_id' is missing" in worker.log.read_text()
+    again = await bench.start(worker.port)
+    assert await asyncio.wait_for(again.process.wait(), WAIT_SECONDS_MAX) == EXIT_CODE
+
+
+async def test_a_worker_that_cannot_start_says_why_and_fails(bench: Bench) -> None:
+    taken = await bench.start()
+    await taken.until("health/ready", lambda status, _: status == 200)
+    late = await bench.start(taken.port)
+    assert await asyncio.wait_for(late.process.wait(), WAIT_SECONDS_MAX) == 1
+    assert "address already in use" in late.log.read_text()
+    bench.kafka = f"127.0.0.1:{free_port()}"
+    lost = await bench.start()
+    assert await asyncio.wait_for(lost.process.wait(), WAIT_SECONDS_MAX) == 1
+    assert "KafkaConnectionError" in lost.log.read_text()
