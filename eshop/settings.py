@@ -37,6 +37,10 @@ class Settings(BaseSettings):
         "127.0.0.1:50052", description="addresses of payments workers, comma-separated"
     )
     auth: Literal["header"] = Field("header", description="header: X-User-Id names the user")
+    allowed_origins: str = Field(
+        "", description="web pages that may open sockets besides the gateway's own, comma-separated origins"
+    )
+    idempotency_required: bool = Field(False, description="refuse a POST without an Idempotency-Key")
     service_token: SecretStr = Field(
         SecretStr("development-service-token"), description="what gRPC callers must show"
     )
