@@ -11,7 +11,9 @@ from sqlalchemy.types import TypeEngine
 def rows(**columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValuedAlias:
     """Return a table made of array parameters of the columns' names, with the ordinal ``position``."""
     arrays = [cast(bindparam(f"{name}_rows"), ARRAY(type_)) for name, type_ in columns.items()]
-    return func.unnest(*arrays).table_valued(*columns, with_ordinality="position", name="given")
+    return (
+        func.unnest(*arrays).table_valued(*columns, with_ordinality="position", name="given").render_derived()
+    )
 
 
 def arrays(names: Sequence[str], values: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
