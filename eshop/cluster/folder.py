@@ -121,6 +121,10 @@ class DataFolder:
         finally:
             os.close(descriptor)
 
+    def is_data_folder(self) -> bool:
+        """Tell whether the folder was made by `lock`: whether it may be deleted as one of ours."""
+        return (self.path / "lock").is_file() and (self.path / "logs").is_dir()
+
     def record(self) -> RunRecord | None:
         """Return what the last launcher wrote down, dead or alive."""
         try:

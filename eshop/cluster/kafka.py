@@ -1,8 +1,6 @@
 """Kafka 4.2 as one node in KRaft mode, run by Java from the locked jars."""
 
 import shutil
-import socket
-import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from eshop.cluster.errors import ClusterError
 from eshop.cluster.jars import class_path, locked_jars
 from eshop.cluster.java import Java
 from eshop.cluster.ports import HOST
+from eshop.cluster.probes import kafka_is_ready
 from eshop.cluster.process import Program
 
 #: Fixed, so that a format that is done again after an interruption makes the same cluster.
@@ -18,9 +17,6 @@ CLUSTER_ID = "ZXNob3AtZGV2LWNsdXN0ZQ"
 HEAP = ("-Xms128m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError")
 STOP_SECONDS_MAX = 15.0
 FORMAT_SECONDS_MAX = 60.0
-PROBE_SECONDS_MAX = 1.0
-API_VERSIONS_KEY = 18
-CORRELATION_ID = 7
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -91,7 +87,7 @@ class Kafka:
             "kafka",
             self._java("kafka.Kafka", str(self._properties)),
             self.folder,
-            self._is_ready,
+            lambda: kafka_is_ready(self.port),
             stop_seconds_max=STOP_SECONDS_MAX,
         )
 
@@ -131,14 +127,3 @@ class Kafka:
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
         jars = class_path(self.jars, locked_jars())
         return (str(self.java.path), *HEAP, logging, "-cp", jars, main_class, *arguments)
-
-    def _is_ready(self) -> bool:
-        """Ask for the API versions: the broker opens its port before it takes requests."""
-        request = struct.pack(">hhih", API_VERSIONS_KEY, 0, CORRELATION_ID, -1)
-        try:
-            with socket.create_connection((HOST, self.port), PROBE_SECONDS_MAX) as connection:
-                connection.sendall(struct.pack(">i", len(request)) + request)
-                answer = connection.recv(8)
-        except OSError:
-            return False
-        return len(answer) == 8 and struct.unpack(">ii", answer)[1] == CORRELATION_ID

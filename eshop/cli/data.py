@@ -1,0 +1,73 @@
+"""`eshop reset`, `eshop topics`, `eshop migrate`: what changes stored things."""
+
+import asyncio
+from enum import StrEnum
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from eshop.cli.console import DataOption, console, data_folder
+from eshop.cluster.errors import ClusterError
+from eshop.cluster.os_user import remove_folder
+from eshop.relay.topics import ensure_topics
+from eshop.settings import Settings
+
+
+class Database(StrEnum):
+    """The services that own a database."""
+
+    ORDERS = "orders"
+    PAYMENTS = "payments"
+
+
+def reset(
+    data: DataOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete the data folder: all topics, databases and logs of the local cluster.
+
+    Refuses while the cluster runs.
+
+    Example: [bold]eshop down && eshop reset --yes[/]
+    """
+    folder = data_folder(data)
+    if not folder.path.exists():
+        console.print(f"nothing to delete: there is no {folder.path}", markup=False)
+        return
+    if not folder.is_data_folder():
+        raise ClusterError(f"{folder.path} is not a data folder of eshop: nothing was deleted")
+    if folder.is_locked():
+        raise ClusterError(f"a cluster runs in {folder.path}: end it first with `eshop down`")
+    if not yes:
+        typer.confirm(f"Delete {folder.path} with everything in it?", abort=True)
+    remove_folder(folder.path / "postgres")
+    remove_folder(folder.path)
+    console.print(f"deleted {folder.path}", markup=False)
+
+
+def topics() -> None:
+    """Create the topics of the catalogue that are missing on ESHOP_KAFKA, and check the others.
+
+    Example: [bold]ESHOP_KAFKA=127.0.0.1:9092 eshop topics[/]
+    """
+    settings = Settings()
+    asyncio.run(ensure_topics(settings.kafka, settings.topic_prefix))
+    console.print(f"every topic is on {settings.kafka}", markup=False)
+
+
+def migrate(
+    service: Annotated[Database | None, typer.Argument(help="One service only.", show_default=False)] = None,
+) -> None:
+    """Create and migrate the services' databases, with ESHOP_ADMIN_DATABASE_URL. Harmless to repeat.
+
+    Workers do this at their start; use it where they have no right to (set that variable empty for them).
+
+    Example: [bold]eshop migrate orders[/]
+    """
+    settings = Settings()
+    # Only here: the launcher has no need of the store.
+    store_migrate = import_module("eshop.store.migrate").migrate
+    for database in [service] if service else list(Database):
+        store_migrate(database.value, settings)
+        console.print(f"{database.value}: migrated", markup=False)

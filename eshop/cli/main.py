@@ -1,0 +1,28 @@
+"""The `eshop` command: one word for each thing a developer does with the shop."""
+
+from eshop.cli import data, doctor, status, up
+from eshop.cli.console import App
+
+app = App(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Run the shop on this machine: real Kafka, Postgres and Valkey, the workers and the gateway.\n\n"
+        "Example: [bold]eshop up[/], then [bold]eshop status[/] in another terminal. Settings are the "
+        "environment's ESHOP_*."
+    ),
+)
+app.command()(up.up)
+app.command()(up.down)
+app.command()(status.status)
+app.command()(status.logs)
+app.command()(data.reset)
+app.command()(data.topics)
+app.command()(data.migrate)
+app.command()(doctor.doctor)
+app.command()(doctor.version)
+
+if __name__ == "__main__":
+    app()

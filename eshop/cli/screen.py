@@ -1,0 +1,79 @@
+"""What `eshop up` shows: news of the children, the table of addresses, and all logs in one stream."""
+
+import logging
+import time
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from eshop.cli.console import console
+from eshop.cluster.logs import LOG_BYTES_MAX, Tail
+from eshop.cluster.ports import HOST
+from eshop.cluster.services import Plan
+
+COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
+NAME_WIDTH = 13
+USER = "3b0c9b6e-7a51-4c1e-9a53-1f5f0c0f7d10"
+
+
+class Screen:
+    """The console of a launcher; its own news go to a log file too."""
+
+    def __init__(self, log: Path) -> None:
+        self._tails: list[tuple[Text, Tail]] = []
+        self._log = logging.getLogger("eshop.launcher")
+        self._log.setLevel(logging.INFO)
+        self._log.propagate = False
+        handler = RotatingFileHandler(log, maxBytes=LOG_BYTES_MAX, backupCount=1)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self._log.addHandler(handler)
+
+    def announce(self, name: str, text: str) -> None:
+        """Say what happened to a child. Called from several threads."""
+        self._log.info("%s %s", name, text)
+        console.print(Text.assemble((f"{'eshop':<{NAME_WIDTH}}", "bold white"), f"│ {name} {text}"))
+
+    def follow(self, logs: list[Path]) -> None:
+        """Show from now on what is appended to the logs, each with its name in a colour of its own."""
+        self._tails = [
+            (
+                Text.assemble((f"{path.stem:<{NAME_WIDTH}}", COLOURS[number % len(COLOURS)]), "│ "),
+                Tail(path),
+            )
+            for number, path in enumerate(logs)
+        ]
+
+    def show_new_lines(self) -> None:
+        """Show what came since the last call."""
+        for prefix, tail in self._tails:
+            for line in tail.new_lines():
+                console.print(prefix + Text.from_ansi(line), soft_wrap=True)
+
+
+def show_urls(plan: Plan, data: Path, seconds: float) -> None:
+    """Print where everything is, and a first thing to try."""
+    table = Table(title=f"eshop is ready after {seconds:.1f} s", title_justify="left")
+    table.add_column("what")
+    table.add_column("where", overflow="fold")
+    for service in plan.services:
+        grpc = f"   gRPC {HOST}:{service.grpc_port}" if service.grpc_port else ""
+        table.add_row(service.name, f"http://{HOST}:{service.web_port}{grpc}")
+    parts = plan.parts
+    table.add_row("Kafka", f"{HOST}:{parts.kafka}")
+    table.add_row("Postgres", f"postgresql://postgres:postgres@{HOST}:{parts.postgres}/postgres")
+    table.add_row("Valkey", f"redis://{HOST}:{parts.valkey}/0")
+    table.add_row("data, logs", str(data))
+    console.print(table)
+    gateway = plan.of_kind("gateway")[0]
+    console.print("Try:", style="bold")
+    console.print(
+        f"  curl -X POST http://{HOST}:{gateway.web_port}/api/v1/accounts -H 'X-User-Id: {USER}' "
+        f"-H 'Idempotency-Key: first-wallet' -H 'Content-Type: application/json' -d '{{}}'",
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(
+        time.strftime("%H:%M:%S") + "  Ctrl-C stops it. `eshop status`, `eshop logs NAME` show more."
+    )

@@ -1,0 +1,69 @@
+"""Log files of children: follow them, read their end, and keep them below a bound."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+LOG_BYTES_MAX = 20 * 1024 * 1024
+#: What one reading shows at most; a child that writes faster is shown with gaps, its file has everything.
+READ_BYTES_MAX = 64 * 1024
+LINE_BYTES_TYPICAL = 200
+
+
+class Tail:
+    """Reads what is appended to a file, whole lines only; begins anew where the file was cut."""
+
+    def __init__(self, path: Path, *, from_end: bool = True) -> None:
+        self.path = path
+        self._position = _size(path) if from_end else 0
+        self._rest = b""
+
+    def new_lines(self) -> list[str]:
+        """Return the lines that came since the last call; a gap is said in a line of its own."""
+        size = _size(self.path)
+        if size < self._position:
+            self._position, self._rest = 0, b""
+        if size == self._position:
+            return []
+        skipped = max(0, size - self._position - READ_BYTES_MAX)
+        with self.path.open("rb") as file:
+            file.seek(self._position + skipped)
+            piece = file.read(READ_BYTES_MAX)
+        self._position += skipped + len(piece)
+        *lines, self._rest = ((b"" if skipped else self._rest) + piece).split(b"\n")
+        self._rest = self._rest[-READ_BYTES_MAX:]
+        gap = [f"… {skipped} bytes not shown, see {self.path.name}"] if skipped else []
+        return gap + [line.decode(errors="replace") for line in lines]
+
+
+def last_lines(path: Path, count: int) -> Iterator[str]:
+    """Yield the last lines of a file, reading no more of it than needed."""
+    budget = LINE_BYTES_TYPICAL * max(count, 1)
+    size = _size(path)
+    while True:
+        with path.open("rb") as file:
+            file.seek(max(0, size - budget))
+            lines = file.read(budget).decode(errors="replace").splitlines()
+        if len(lines) > count or budget >= size:
+            yield from lines[-count:] if count else ()
+            return
+        budget *= 4
+
+
+def bound_log(path: Path) -> None:
+    """Move what a log file holds to `NAME.log.1` when it has grown past the bound.
+
+    The child keeps its open file, which it appends to, so the file is copied and cut; a line written
+    between the two is lost.
+    """
+    if _size(path) > LOG_BYTES_MAX:
+        shutil.copyfile(path, path.with_name(path.name + ".1"))
+        with path.open("rb+") as file:
+            file.truncate(0)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

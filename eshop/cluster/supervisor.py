@@ -1,0 +1,119 @@
+"""Keep one child running: start it again, with exponential backoff, whenever it ends by itself."""
+
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+
+from eshop.cluster.errors import ClusterError
+from eshop.cluster.process import Process
+
+BACKOFF_SECONDS_FIRST = 0.5
+BACKOFF_SECONDS_MAX = 30.0
+#: Who ran this long is well again: the next end waits the first, short time.
+WELL_AFTER_SECONDS = 60.0
+READY_POLL_SECONDS = 0.1
+
+
+class State(StrEnum):
+    """What a child is doing: starting → ready → waiting (to start again) → starting; at the end, stopped."""
+
+    STARTING = "starting"
+    READY = "ready"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+
+
+def backoff_seconds(ends_in_a_row: int) -> float:
+    """Return how long to wait before the next start, after so many ends in a row (1 or more)."""
+    doublings = min(ends_in_a_row - 1, 16)
+    return min(BACKOFF_SECONDS_FIRST * 2.0**doublings, BACKOFF_SECONDS_MAX)
+
+
+class Supervised:
+    """A process with a thread that keeps it running until `stop`.
+
+    ``announce`` is told, in words, of every end, start and recovery; it is called from that thread.
+    """
+
+    def __init__(
+        self, process: Process, kind: str, ports: dict[str, int], announce: Callable[[str, str], None]
+    ) -> None:
+        self.process = process
+        self.kind = kind
+        self.ports = ports
+        self.restarts = 0
+        self.state = State.STOPPED
+        self._announce = announce
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"keep-{self.name}", daemon=True)
+
+    @property
+    def name(self) -> str:
+        """The child's name."""
+        return self.process.program.name
+
+    def start(self) -> None:
+        """Start the child, and keep it running from now on."""
+        self.state = State.STARTING
+        self.process.start()
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """Send the stop signal; from now on its end is wanted."""
+        self._stopping.set()
+        self.process.ask_to_stop()
+
+    def stop(self) -> None:
+        """End the child and its thread."""
+        self._stopping.set()
+        self.process.stop()
+        if self._thread.is_alive():
+            self._thread.join()
+            self.process.stop()  # it may have been between two starts
+        self.state = State.STOPPED
+
+    def _keep(self) -> None:
+        ends_in_a_row = 0
+        while True:
+            code = self._run()
+            if self._stopping.is_set():
+                return
+            well = time.time() - self.process.started_at >= WELL_AFTER_SECONDS
+            ends_in_a_row = 1 if well else ends_in_a_row + 1
+            self.restarts += 1
+            self.state = State.WAITING
+            delay = backoff_seconds(ends_in_a_row)
+            self._announce(self.name, f"{describe_exit(code)}; starts again in {delay:.1f} s")
+            if self._stopping.wait(delay):
+                return
+            self._start_again()
+
+    def _start_again(self) -> None:
+        self.state = State.STARTING
+        try:
+            self.process.start()
+        except (OSError, ClusterError) as error:
+            self._announce(self.name, f"could not be started: {error}")
+
+    def _run(self) -> int | None:
+        """Watch the running instance to its end; return its exit code."""
+        while self.state is State.STARTING:
+            code = self.process.wait(READY_POLL_SECONDS)
+            if code is not None or self._stopping.is_set():
+                return code
+            if self.process.program.is_ready():
+                self.state = State.READY
+                again = " again" if self.restarts else ""
+                self._announce(self.name, f"is ready{again} after {self._age_seconds():.1f} s")
+        return self.process.wait()
+
+    def _age_seconds(self) -> float:
+        return time.time() - self.process.started_at
+
+
+def describe_exit(code: int | None) -> str:
+    """Say in words how a child ended."""
+    if code is None:
+        return "ended"
+    return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
