@@ -34,7 +34,10 @@ class _Waiting:
 
 
 class Creates:
-    """The queue before `CreateOrders`. ``send`` has its own deadline and raises Problems."""
+    """The queue before `CreateOrders`.
+
+    ``send`` has its own deadline, and returns one result each, in order, or raises a Problem.
+    """
 
     def __init__(self, send: Send, queue_max: int = QUEUE_MAX) -> None:
         self._send = send
@@ -87,15 +90,15 @@ class Creates:
     async def _call(self, batch: list[_Waiting]) -> None:
         try:
             results = await self._send([waiting.order for waiting in batch])
-            if len(results) != len(batch):
-                raise Problem("unavailable", "The orders service answered something else.")
         except Problem as problem:
             if problem.code == "invalid" and len(batch) > 1:
                 # One of them broke the call; the others must not pay for it.
-                await asyncio.gather(*(self._call([waiting]) for waiting in batch))
+                middle = len(batch) // 2
+                await self._call(batch[:middle])
+                await self._call(batch[middle:])
                 return
             self._fail_all(batch, problem)
-        except Exception:
+        except Exception:  # noqa: BLE001  whatever it is, nobody may be left without an answer
             _log.exception("a call of CreateOrders failed")
             self._fail_all(batch, Problem("internal"))
         else:

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 #: The most one order or one top-up may be worth, in minor units.
 AMOUNT_MINOR_MAX = 1_000_000_000
 DESCRIPTION_CHARACTERS_MAX = 500
-REFERENCE_CHARACTERS_MAX = 128
+REFERENCE_CHARACTERS_MAX = 255
 SKU_CHARACTERS_MAX = 64
 NAME_CHARACTERS_MAX = 200
 QUANTITY_MAX = 1_000_000

@@ -25,6 +25,7 @@ class Kind:
 #: By ``code``. Those a service may refuse with have the service's own code.
 KINDS: Mapping[str, Kind] = {
     "malformed-body": Kind(400, "The body is not one JSON object"),
+    "bad-request": Kind(400, "The request is malformed"),
     "bad-query": Kind(400, "A query parameter is malformed"),
     "bad-cursor": Kind(400, "The cursor is not one of ours"),
     "bad-idempotency-key": Kind(400, "The Idempotency-Key is malformed"),
@@ -42,6 +43,7 @@ KINDS: Mapping[str, Kind] = {
     "body-too-large": Kind(413, "The body is too large"),
     "unsupported-media-type": Kind(415, "The body must be plain application/json in UTF-8"),
     "invalid": Kind(422, "The request breaks a rule"),
+    "invalid-order": Kind(422, "The order breaks a rule"),
     "idempotency-key-reused": Kind(422, "The key was used for another request"),
     "balance-too-large": Kind(422, "The balance would be too large"),
     "currency-mismatch": Kind(422, "The wallet has another currency"),
@@ -82,9 +84,10 @@ class Problem(Exception):
         return Problem(self.code, self.detail, self.flaws, self.headers)
 
 
-def refused(code: str, detail: str) -> Problem:
+def refused(code: str, detail: str, *, replayed: bool = False) -> Problem:
     """Return the problem for a service's refusal; a code that is not in the table becomes a conflict."""
-    return Problem(code if code in KINDS else "conflict", detail)
+    headers = {"Idempotency-Replayed": "true"} if replayed else {}
+    return Problem(code if code in KINDS else "conflict", detail, headers=headers)
 
 
 def to_response(problem: Problem, trace_id: str) -> web.Response:

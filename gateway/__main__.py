@@ -1,0 +1,47 @@
+"""`python -m gateway`: one gateway process."""
+
+import logging
+import sys
+
+import uvloop
+from aiohttp import web
+
+from eshop.settings import Settings
+from gateway.app import create_app
+from gateway.identity import LOUD_WARNING
+
+#: For requests in flight once we are asked to leave: more than a call's deadline.
+SHUTDOWN_SECONDS_MAX = 12.0
+#: What a client sends after its answer (a body refused unread) is read for so long, then it is cut off.
+LINGER_SECONDS = 2.0
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT: then stop accepting, finish requests, close sockets with 1001."""
+    settings = Settings()
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    # It tells of a broker that is away with every attempt; `gateway.events` says it once.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    log = logging.getLogger("gateway")
+    log.warning("*** %s ***", LOUD_WARNING)
+    host, port = settings.web_address("gateway")
+    log.info("HTTP on %s:%d", host, port)
+    web.run_app(
+        create_app(settings),
+        host=host,
+        port=port,
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_SECONDS_MAX,
+        lingering_time=LINGER_SECONDS,
+        auto_decompress=False,
+        loop=uvloop.new_event_loop(),
+        print=None,
+    )
+
+
+if __name__ == "__main__":
+    main()

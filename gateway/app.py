@@ -1,0 +1,118 @@
+"""The app factory: everything the gateway is made of, wired here and nowhere else."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from aiohttp import web
+
+from eshop.cache import ReadThrough, RedisStore
+from eshop.contracts.messages import Message
+from eshop.contracts.proto.orders_v1_pb2 import CreateOrder, CreateOrderResult, CreateOrdersRequest
+from eshop.contracts.proto.shared_v1_pb2 import FeedHeadsRequest
+from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
+from eshop.settings import Settings
+from gateway import frames
+from gateway.bodies import BODY_BYTES_MAX
+from gateway.creates import Creates, Send
+from gateway.events import Events
+from gateway.heads import HeadsSweep
+from gateway.health import CHECK_SECONDS_MAX, Health
+from gateway.history import ServicesHistory
+from gateway.hub import Hub
+from gateway.keys import CREATES, HEALTH, HISTORY, HUB, METRICS, READS, SETTINGS, UPSTREAM, WAITS
+from gateway.metrics import Metrics
+from gateway.middleware import observed
+from gateway.problems import Problem
+from gateway.reads import Reads
+from gateway.routes import accounts, operations, orders, pages, socket
+from gateway.upstream import Upstream
+from gateway.waits import Waits
+
+
+def create_app(settings: Settings) -> web.Application:
+    """Return the gateway. It starts, and serves, whatever is down around it."""
+    app = web.Application(middlewares=[observed], client_max_size=BODY_BYTES_MAX)
+    app[SETTINGS] = settings
+    app[METRICS] = Metrics()
+    for module in (accounts, orders, socket, operations, pages):
+        app.add_routes(module.routes)
+    app.cleanup_ctx.append(_parts)
+    app.on_shutdown.append(_say_goodbye)
+    return app
+
+
+async def _parts(app: web.Application) -> AsyncIterator[None]:
+    """Build what needs a running loop, run the background tasks, and take it all down in reverse."""
+    settings, metrics = app[SETTINGS], app[METRICS]
+    upstream = app[UPSTREAM] = Upstream(
+        settings.orders_grpc, settings.payments_grpc, settings.service_token.get_secret_value(), metrics
+    )
+    store = RedisStore(settings.redis_url.get_secret_value(), settings.topic_prefix)
+    reads = app[READS] = Reads(ReadThrough(store, metrics.count_cache), upstream)
+    creates = app[CREATES] = Creates(_sender(upstream, metrics))
+    history = app[HISTORY] = ServicesHistory(upstream)
+    waits = app[WAITS] = Waits()
+    hub = app[HUB] = Hub(history, waits, metrics, noticed=reads.notice_frame, shown=reads.show_frame)
+    sweep = HeadsSweep(hub, history)
+    events = _events(settings, metrics, hub, waits, sweep)
+    app[HEALTH] = _health(upstream, events, store)
+    tasks = [asyncio.create_task(events.run()), asyncio.create_task(sweep.run())]
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await creates.close()
+    await store.close()
+    await upstream.close()
+
+
+async def _say_goodbye(app: web.Application) -> None:
+    """Let nobody wait any longer, and send the feeds elsewhere: requests in flight still end."""
+    app[WAITS].close()
+    app[HUB].close()
+
+
+def _sender(upstream: Upstream, metrics: Metrics) -> Send:
+    async def send(orders: Sequence[CreateOrder]) -> Sequence[CreateOrderResult]:
+        metrics.creates_per_call.observe(len(orders))
+        request = CreateOrdersRequest(orders=orders)
+        reply = await upstream.call("orders.CreateOrders", upstream.orders.CreateOrders, request)
+        if len(reply.results) != len(orders):
+            raise Problem("unavailable", "The orders service answered something else.")
+        return reply.results
+
+    return send
+
+
+def _events(settings: Settings, metrics: Metrics, hub: Hub, waits: Waits, sweep: HeadsSweep) -> Events:
+    def handle(message: Message) -> None:
+        frame = frames.of_event(message)
+        if frame is not None:
+            hub.dispatch(message.user_id, frame)
+
+    def attached(now: bool) -> None:
+        waits.attached = now
+        if now:
+            # What happened while nobody read is in history only.
+            sweep.soon()
+            waits.tell_all()
+
+    topics = [settings.topic(topic.name) for topic in (ORDERS_EVENTS, PAYMENTS_EVENTS)]
+    return Events(settings.kafka, topics, handle, attached, metrics)
+
+
+def _health(upstream: Upstream, events: Events, store: RedisStore) -> Health:
+    async def orders() -> None:
+        await upstream.call(
+            "orders.FeedHeads", upstream.orders.FeedHeads, FeedHeadsRequest(user_ids=["-"]), CHECK_SECONDS_MAX
+        )
+
+    async def payments() -> None:
+        await upstream.call(
+            "payments.FeedHeads",
+            upstream.payments.FeedHeads,
+            FeedHeadsRequest(user_ids=["-"]),
+            CHECK_SECONDS_MAX,
+        )
+
+    return Health({"orders": orders, "payments": payments, "kafka": events.check}, {"redis": store.ping})

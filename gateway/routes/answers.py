@@ -1,0 +1,63 @@
+"""What the routes have in common: the context a service is called with, and the forms of answers."""
+
+from collections.abc import Mapping
+
+import orjson
+from aiohttp import web
+
+from eshop.cache import Reading
+from eshop.contracts.proto.shared_v1_pb2 import RequestContext
+from gateway.idempotency import REPLAYED_HEADER, fingerprint, key_of
+from gateway.keys import SETTINGS, TRACE
+from gateway.queries import Condition, etag
+
+BASE = "/api/v1"
+#: Of an answer about one user's things: nobody may keep it for others, or show it again unasked.
+_PRIVATE = {"Cache-Control": "private, no-cache"}
+
+
+def context_of(request: web.Request, user_id: str, body: object) -> RequestContext:
+    """Return who asks and why, for a POST; raise a 400 Problem where its Idempotency-Key is malformed."""
+    trace = request[TRACE]
+    context = RequestContext(
+        user_id=user_id, correlation_id=trace.correlation_id, traceparent=trace.traceparent
+    )
+    if key := idempotency_key(request):
+        context.idempotency_key = key
+        context.fingerprint = fingerprint(request.method, request.rel_url.raw_path, body)
+    return context
+
+
+def idempotency_key(request: web.Request) -> str:
+    """Return the request's key, or ""; raise a 400 Problem."""
+    return key_of(request, required=request.app[SETTINGS].idempotency_required)
+
+
+def created(
+    document: object, headers: Mapping[str, str], *, replayed: bool, status: int = 201
+) -> web.Response:
+    """Return what a POST has made. ``replayed``: an earlier request with the same key did."""
+    replay = {REPLAYED_HEADER: "true"} if replayed else {}
+    return json_answer(document, status=status, headers={**headers, **replay})
+
+
+def json_answer(
+    document: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Return a document for its user only."""
+    return web.Response(
+        status=status,
+        body=orjson.dumps(document),
+        content_type="application/json",
+        headers={**_PRIVATE, **(headers or {})},
+    )
+
+
+def versioned(reading: Reading, condition: Condition) -> web.Response:
+    """Return a thing with its ETag, or 304 to who has it; ``Age`` where it comes from the cache."""
+    headers = {**_PRIVATE, "ETag": etag(reading.version)}
+    if reading.age_seconds is not None:
+        headers["Age"] = str(reading.age_seconds)
+    if condition.met_by(reading.version):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=reading.body, content_type="application/json", headers=headers)

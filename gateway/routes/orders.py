@@ -1,0 +1,135 @@
+"""Orders: placing, looking, listing, cancelling."""
+
+import re
+
+from aiohttp import web
+from yarl import URL
+
+from eshop.cache import Reading
+from eshop.contracts.proto import orders_v1_pb2 as pb
+from gateway.bodies import must_be_empty, read_object, validated
+from gateway.identity import user_of
+from gateway.keys import CREATES, READS, SETTINGS, UPSTREAM, WAITS
+from gateway.models import OrderFields
+from gateway.problems import Problem, refused
+from gateway.queries import (
+    PageQuery,
+    condition_of,
+    cursor_text,
+    page_query,
+    wait_preferred,
+    wait_query,
+)
+from gateway.routes.answers import BASE, context_of, created, idempotency_key, json_answer, versioned
+from gateway.views import CANCELLED, NEW, fresh_order, order_view
+
+routes = web.RouteTableDef()
+
+_ORDER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@routes.post(f"{BASE}/orders")
+async def place_order(request: web.Request) -> web.Response:
+    """Place an order: 201 and NEW; with ``Prefer: wait=N`` its outcome, or 202 when that takes longer."""
+    user_id = user_of(request)
+    idempotency_key(request)
+    body = await read_object(request)
+    asked = _create_order(request, user_id, validated(OrderFields, body), body)
+    result = await request.app[CREATES].create(asked)
+    if result.HasField("refusal"):
+        raise refused(result.refusal.code, result.refusal.detail, replayed=result.replayed)
+    order, status = result.order, 201
+    headers = {"Location": f"{BASE}/orders/{order.order_id}"}
+    if seconds := wait_preferred(request):
+        headers["Preference-Applied"] = f"wait={seconds}"
+        made = None if result.replayed else order
+        order = await _outcome(request, user_id, order.order_id, seconds, made)
+        status = 202 if order.status == NEW else 201
+    request.app[READS].show_order(order)
+    return created(order_view(order), headers, replayed=result.replayed, status=status)
+
+
+@routes.get(f"{BASE}/orders/{{order_id}}")
+async def get_order(request: web.Request) -> web.Response:
+    """Show an order: 200 with an ETag, 304, or 404. ``?wait=N`` waits for its outcome first."""
+    user_id = user_of(request)
+    order_id = _order_id(request)
+    condition = condition_of(request)
+    if seconds := wait_query(request):
+        order = await _outcome(request, user_id, order_id, seconds, None)
+        request.app[READS].show_order(order)
+        fresh = fresh_order(order)
+        return versioned(Reading(fresh.version, fresh.body, age_seconds=None), condition)
+    return versioned(await request.app[READS].order(user_id, order_id, condition.floor), condition)
+
+
+@routes.get(f"{BASE}/orders")
+async def list_orders(request: web.Request) -> web.Response:
+    """List the user's orders, newest first, page by page. Never from the cache."""
+    user_id = user_of(request)
+    query = page_query(request)
+    upstream = request.app[UPSTREAM]
+    asked = _list_orders(user_id, query)
+    page = await upstream.call("orders.ListOrders", upstream.orders.ListOrders, asked)
+    for order in page.orders:
+        request.app[READS].show_order(order)
+    next_cursor = cursor_text(page.next_number) if page.next_number else None
+    headers = {}
+    if next_cursor is not None:
+        following = URL(request.path).with_query({**request.query, "cursor": next_cursor})
+        headers["Link"] = f'<{following}>; rel="next"'
+    items = [order_view(order) for order in page.orders]
+    return json_answer({"items": items, "next_cursor": next_cursor}, headers=headers)
+
+
+@routes.post(f"{BASE}/orders/{{order_id}}/cancel")
+async def cancel_order(request: web.Request) -> web.Response:
+    """Ask for an order's end: 202, the outcome comes by the feed; 200 where it is cancelled already."""
+    user_id = user_of(request)
+    idempotency_key(request)
+    order_id = _order_id(request)
+    await must_be_empty(request)
+    upstream = request.app[UPSTREAM]
+    asked = pb.CancelOrderRequest(context=context_of(request, user_id, {}), order_id=order_id)
+    reply = await upstream.call("orders.CancelOrder", upstream.orders.CancelOrder, asked)
+    request.app[READS].show_order(reply.order)
+    status = 200 if reply.order.status == CANCELLED else 202
+    return json_answer(order_view(reply.order), status=status)
+
+
+async def _outcome(
+    request: web.Request, user_id: str, order_id: str, seconds: int, made: pb.Order | None
+) -> pb.Order:
+    reads = request.app[READS]
+    return await request.app[WAITS].outcome(
+        order_id, seconds, lambda: reads.order_now(user_id, order_id), made
+    )
+
+
+def _order_id(request: web.Request) -> str:
+    """Return the id in the path; raise the 404 Problem, the same as for another's, where it is malformed."""
+    order_id = request.match_info["order_id"]
+    if not _ORDER_ID.fullmatch(order_id):
+        raise Problem("not-found")
+    return order_id
+
+
+def _create_order(request: web.Request, user_id: str, fields: OrderFields, body: object) -> pb.CreateOrder:
+    return pb.CreateOrder(
+        context=context_of(request, user_id, body),
+        amount_minor=fields.amount_minor,
+        currency=fields.currency or request.app[SETTINGS].currency,
+        description=fields.description or "",
+        items=[pb.Item(**item.model_dump()) for item in fields.items],
+    )
+
+
+def _list_orders(user_id: str, query: PageQuery) -> pb.ListOrdersRequest:
+    asked = pb.ListOrdersRequest(
+        user_id=user_id, limit=query.limit, before_number=query.before_number, status=query.status
+    )
+    if query.created_after is not None:
+        asked.created_after.FromDatetime(query.created_after)
+    if query.created_before is not None:
+        asked.created_before.FromDatetime(query.created_before)
+    return asked
