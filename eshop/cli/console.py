@@ -43,7 +43,7 @@ def _setting_error(found: Any) -> str:
 def fail(message: str) -> Never:
     """Print the message to standard error and end with 1."""
     errors.print("[bold red]error:[/] ", end="")
-    errors.print(message, markup=False)
+    errors.print(message, markup=False, soft_wrap=True)
     sys.exit(1)
 
 

@@ -54,7 +54,7 @@ def require_free(port: int, what: str, flag: str) -> None:
         return
     holder = holder_of(port) or "a process that the system does not name"
     raise ClusterError(
-        f"port {port}, {what}'s, is taken by {holder}: stop that, or choose another port with {flag} PORT, "
+        f"port {port} ({what}) is taken by {holder}: stop that, or choose another port with {flag} PORT, "
         "or use free ports and a temporary folder with --ephemeral"
     )
 
