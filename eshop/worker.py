@@ -44,7 +44,8 @@ def create_worker(
 ) -> tuple[ServiceApp, Store[U]]:
     """Return a service's Faust app and its store. Nothing is connected before the app is started."""
     app = ServiceApp(service, settings)
-    store = Store(Database(settings.service_database_url(service)), unit)
+    database = Database(settings.service_database_url(service), f"eshop-{service}-{os.getpid()}")
+    store = Store(database, unit)
     _wire_database(app, service, settings, store)
     _wire_relay(app, settings, store)
     register(app, store, settings.topic(reads.name), handler, agent_name)

@@ -1,10 +1,12 @@
 """What all tests share: one cluster of real Kafka, Postgres and Valkey, started when the first test asks."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from eshop.cluster.embedded import EmbeddedCluster
+from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
+from tests.builders import migrated_store
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +14,17 @@ def cluster() -> Iterator[EmbeddedCluster]:
     """Kafka, Postgres and Valkey on free ports, in a temporary folder."""
     with EmbeddedCluster() as running:
         yield running
+
+
+@pytest.fixture
+async def orders(cluster: EmbeddedCluster) -> AsyncIterator[Store[OrdersUnitOfWork]]:
+    """The orders service's store, on a database of the test's own."""
+    async with migrated_store(cluster.postgres_admin_url, "orders", OrdersUnitOfWork) as store:
+        yield store
+
+
+@pytest.fixture
+async def payments(cluster: EmbeddedCluster) -> AsyncIterator[Store[PaymentsUnitOfWork]]:
+    """The payments service's store, on a database of the test's own."""
+    async with migrated_store(cluster.postgres_admin_url, "payments", PaymentsUnitOfWork) as store:
+        yield store

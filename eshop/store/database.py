@@ -64,9 +64,10 @@ class Session:
 class Database:
     """The pool of one process. Every transaction runs in a task of its own, which no caller can cancel."""
 
-    def __init__(self, url: str, *, connections_max: int = POOL_CONNECTIONS_MAX) -> None:
+    def __init__(self, url: str, application: str) -> None:
+        """Prepare; ``application`` is how Postgres shows the connections to operators."""
         self.url = url
-        self._connections_max = connections_max
+        self._application = application
         self._pool: Any = None
         self._units: set[asyncio.Task[Any]] = set()
 
@@ -75,12 +76,13 @@ class Database:
         self._pool = await aiopg.create_pool(
             self.url,
             minsize=1,
-            maxsize=self._connections_max,
+            maxsize=POOL_CONNECTIONS_MAX,
             timeout=ACQUIRE_SECONDS_MAX,
             enable_uuid=False,
             enable_hstore=False,
             cursor_factory=NamedTupleCursor,
             options=_OPTIONS,
+            application_name=self._application,
         )
 
     async def close(self) -> None:

@@ -1,0 +1,129 @@
+"""Messages and databases as tests need them."""
+
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import uuid_utils
+from pydantic import SecretStr
+
+from eshop.contracts import orders_v1, payments_v1
+from eshop.contracts.bodies import Body
+from eshop.contracts.envelope import Envelope
+from eshop.contracts.messages import Message, Origin, schema_of
+from eshop.handlers.announce import Cause
+from eshop.handlers.orders import PlaceOrder
+from eshop.settings import Settings
+from eshop.store.database import Database, Session
+from eshop.store.doorbell import Doorbell
+from eshop.store.migrate import migrate
+from eshop.store.units import Store
+
+U = TypeVar("U")
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+CAUSE = Cause("correlation", "causation")
+
+
+def new_id() -> str:
+    """Return a new UUID."""
+    return str(uuid_utils.uuid7())
+
+
+def service_settings(admin_url: str, service: str) -> Settings:
+    """Return settings for a new, empty database of a service."""
+    name = f"{service}_{uuid.uuid4().hex[:12]}"
+    server = urlsplit(admin_url)
+    app_url = server._replace(netloc=f"{name}_app:secret@{server.hostname}:{server.port}", path=f"/{name}")
+    return Settings(database_url=SecretStr(urlunsplit(app_url)), admin_database_url=SecretStr(admin_url))
+
+
+@asynccontextmanager
+async def migrated_store(
+    admin_url: str, service: str, unit: Callable[[Session, Doorbell], U]
+) -> AsyncIterator[Store[U]]:
+    """Yield the store of a new database."""
+    settings = service_settings(admin_url, service)
+    migrate(service, settings)
+    database = Database(settings.service_database_url(service), "eshop-test")
+    await database.open()
+    try:
+        yield Store(database, unit)
+    finally:
+        await database.close()
+
+
+class Partition:
+    """Gives messages consecutive offsets, as a partition does."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        self._offsets = itertools.count()
+
+    def message(self, body: Body, message_id: str | None = None) -> Message:
+        """Return the body as a message read from the next offset."""
+        schema = schema_of(body)
+        envelope = Envelope(
+            message_id=message_id or new_id(),
+            type=schema.type,
+            source=f"eshop/{schema.service}",
+            dataschema=schema.dataschema,
+            time=NOW,
+            correlation_id="correlation",
+            causation_id="causation",
+        )
+        return Message(envelope, body, Origin(schema.topic.name, self.number, next(self._offsets)))
+
+    def repeated(self, message: Message) -> Message:
+        """Return the same message as the relay publishes it again: at the next offset."""
+        return Message(
+            message.envelope, message.body, Origin(message.origin.topic, self.number, next(self._offsets))
+        )
+
+
+def order_created(
+    user_id: str, amount_minor: int, order_id: str | None = None, currency: str = "USD"
+) -> orders_v1.OrderCreated:
+    """Return an event of a new order."""
+    return orders_v1.OrderCreated(
+        user_id=user_id,
+        order_id=order_id or new_id(),
+        amount_minor=amount_minor,
+        currency=currency,
+        version=1,
+        feed_seq=1,
+        pay_before=NOW,
+    )
+
+
+def captured(user_id: str, order_id: str, amount_minor: int) -> payments_v1.PaymentCaptured:
+    """Return an event of a paid order."""
+    return payments_v1.PaymentCaptured(
+        user_id=user_id,
+        order_id=order_id,
+        amount_minor=amount_minor,
+        currency="USD",
+        balance_minor=0,
+        version=3,
+        feed_seq=3,
+    )
+
+
+def place_order(
+    user_id: str, amount_minor: int = 5, key: str | None = None, fingerprint: bytes = b"same"
+) -> PlaceOrder:
+    """Return a request for an order."""
+    return PlaceOrder(
+        order_id=new_id(),
+        user_id=user_id,
+        amount_minor=amount_minor,
+        currency="USD",
+        description="",
+        items_json="[]",
+        idempotency_key=key,
+        fingerprint=fingerprint if key else None,
+        cause=CAUSE,
+    )

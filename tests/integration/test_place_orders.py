@@ -1,0 +1,198 @@
+"""Placing orders and recording outcomes on a real Postgres: one order per key, one history, no gap."""
+
+import asyncio
+
+import pytest
+
+from eshop.contracts import payments_v1
+from eshop.contracts.messages import Message
+from eshop.domain.order import OrderStatus
+from eshop.domain.refusal import Refusal
+from eshop.handlers.orders import (
+    Placed,
+    PlaceOrder,
+    ask_about_overdue,
+    place_orders,
+    record_outcomes,
+    request_cancellation,
+)
+from eshop.store.outbox import read_unsent
+from eshop.store.units import OrdersUnitOfWork, Store
+from tests.builders import CAUSE, Partition, captured, new_id, place_order
+
+Orders = Store[OrdersUnitOfWork]
+DEADLINE_SECONDS = 60
+
+
+async def place(orders: Orders, *requests: PlaceOrder) -> list[Placed | Refusal]:
+    """Place orders in one transaction."""
+    return await orders.transact(lambda uow: place_orders(uow, requests, DEADLINE_SECONDS))
+
+
+async def placed(orders: Orders, request: PlaceOrder) -> str:
+    """Place one order and return its id."""
+    (answer,) = await place(orders, request)
+    assert isinstance(answer, Placed)
+    return answer.order.life.order_id
+
+
+async def record(orders: Orders, messages: list[Message]) -> int:
+    """Handle a batch, and return how many statements that took."""
+
+    async def work(uow: OrdersUnitOfWork) -> int:
+        await record_outcomes(uow, messages)
+        return uow.session.statements
+
+    return await orders.transact(work)
+
+
+async def feed(orders: Orders, user_id: str) -> list[tuple[int, str, int]]:
+    """Return the user's changes: number, status, version."""
+    rows = await orders.transact(lambda uow: uow.feed.read(user_id, 0, 1_000))
+    return [(row.seq, row.status, row.version) for row in rows]
+
+
+async def outbox(orders: Orders) -> list[str]:
+    """Return the types of all messages in the outbox, in order."""
+    unsent = await orders.database.transact(lambda session: read_unsent(session, 10_000))
+    return [row.message.type.rsplit(".", 1)[1] for row in unsent]
+
+
+async def test_same_key_makes_one_order_and_the_same_answer(orders: Orders) -> None:
+    first, second = place_order("ann", key="k"), place_order("ann", key="k")
+    (made,) = await place(orders, first)
+    (again,) = await place(orders, second)
+    assert isinstance(made, Placed)
+    assert isinstance(again, Placed)
+    assert (made.replayed, again.replayed) == (False, True)
+    assert made.order == again.order
+    assert await outbox(orders) == ["OrderCreated"]
+
+
+async def test_replay_is_answered_as_created_even_when_the_order_has_moved_on(orders: Orders) -> None:
+    order_id = await placed(orders, place_order("ann", key="k"))
+    await record(orders, [Partition().message(captured("ann", order_id, 5))])
+    (again,) = await place(orders, place_order("ann", key="k"))
+    assert isinstance(again, Placed)
+    assert (again.order.life.status, again.order.life.version) == (OrderStatus.NEW, 1)
+
+
+async def test_same_key_twice_in_a_batch_is_one_order_and_another_body_is_refused(orders: Orders) -> None:
+    answers = await place(
+        orders,
+        place_order("ann", key="k"),
+        place_order("ann", key="k"),
+        place_order("ann", key="k", fingerprint=b"other"),
+        place_order("bob", key="k"),
+    )
+    assert [isinstance(answer, Placed) and answer.replayed for answer in answers] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert answers[2] == Refusal("idempotency-key-reused", "the key was used for another request")
+    assert await outbox(orders) == ["OrderCreated", "OrderCreated"]
+
+
+async def test_fifty_requests_with_one_key_at_once_make_one_order(orders: Orders) -> None:
+    answers = await asyncio.gather(*(place(orders, place_order("ann", key="k")) for _ in range(50)))
+    made = {answer.order.life.order_id for (answer,) in answers if isinstance(answer, Placed)}
+    assert len(made) == 1
+    assert await feed(orders, "ann") == [(1, "NEW", 1)]
+
+
+async def test_feed_numbers_have_no_gap_under_concurrent_writers(orders: Orders) -> None:
+    await asyncio.gather(
+        *(place(orders, place_order("ann"), place_order("bob"), place_order("ann")) for _ in range(20))
+    )
+    assert [seq for seq, _, _ in await feed(orders, "ann")] == list(range(1, 41))
+    assert [seq for seq, _, _ in await feed(orders, "bob")] == list(range(1, 21))
+
+
+async def test_redelivered_outcome_is_recorded_once(orders: Orders) -> None:
+    order_id = await placed(orders, place_order("ann"))
+    partition = Partition()
+    message = partition.message(captured("ann", order_id, 5))
+    for batch in ([message], [message], [partition.repeated(message)]):
+        await record(orders, batch)
+    assert await feed(orders, "ann") == [(1, "NEW", 1), (2, "FINISHED", 2)]
+    assert await outbox(orders) == ["OrderCreated", "OrderFinished"]
+
+
+async def test_refund_cancels_a_finished_order_in_the_same_batch(orders: Orders) -> None:
+    order_id = await placed(orders, place_order("ann"))
+    partition = Partition()
+    paid = captured("ann", order_id, 5)
+    refund = payments_v1.PaymentRefunded(**paid.model_dump(), reason="user")
+    await record(orders, [partition.message(paid), partition.message(refund)])
+    assert await feed(orders, "ann") == [(1, "NEW", 1), (2, "FINISHED", 2), (3, "CANCELLED", 3)]
+    (order,) = (await orders.transact(lambda uow: uow.orders.get([order_id]))).values()
+    assert (order.life.status, order.life.reason, order.life.version) == (OrderStatus.CANCELLED, "user", 3)
+
+
+async def test_outcome_of_an_order_that_does_not_exist_changes_nothing(orders: Orders) -> None:
+    with pytest.raises(AssertionError, match="does not exist"):
+        await record(orders, [Partition().message(captured("ann", new_id(), 5))])
+    assert await outbox(orders) == []
+
+
+async def test_number_of_statements_does_not_grow_with_the_batch(orders: Orders) -> None:
+    async def counted(requests: list[PlaceOrder]) -> int:
+        async def work(uow: OrdersUnitOfWork) -> int:
+            await place_orders(uow, requests, DEADLINE_SECONDS)
+            return uow.session.statements
+
+        return await orders.transact(work)
+
+    one, many = (
+        [place_order("user-0", key="k")],
+        [place_order(f"user-{n % 50}", key=str(n)) for n in range(500)],
+    )
+    assert await counted(one) == await counted(many)
+    partition = Partition()
+    first, *rest = [partition.message(captured(r.user_id, r.order_id, 5)) for r in (*one, *many)]
+    assert await record(orders, [first]) == await record(orders, rest)
+
+
+async def make_overdue(orders: Orders) -> None:
+    """Let the deadline of every order have passed."""
+    await orders.database.transact(lambda session: session.run_sql("UPDATE orders SET ask_at = now()"))
+
+
+async def test_overdue_order_is_asked_about_again_and_again_until_it_is_final(orders: Orders) -> None:
+    order_id = await placed(orders, place_order("ann"))
+
+    async def ask() -> int:
+        return await orders.transact(lambda uow: ask_about_overdue(uow, 10, 30))
+
+    assert await ask() == 0
+    for _ in range(2):
+        await make_overdue(orders)
+        assert await ask() == 1
+        assert await ask() == 0
+    await record(orders, [Partition().message(captured("ann", order_id, 5))])
+    await make_overdue(orders)
+    assert await ask() == 0
+    assert await outbox(orders) == [
+        "OrderCreated",
+        "OrderCancellationRequested",
+        "OrderCancellationRequested",
+        "OrderFinished",
+    ]
+
+
+async def test_two_deadline_tasks_at_once_ask_once(orders: Orders) -> None:
+    await place(orders, *(place_order(f"user-{number}") for number in range(20)))
+    await make_overdue(orders)
+    asked = await asyncio.gather(
+        *(orders.transact(lambda uow: ask_about_overdue(uow, 100, 30)) for _ in range(4))
+    )
+    assert sum(asked) == 20
+
+
+async def test_cancellation_is_asked_for_by_the_orders_own_user_only(orders: Orders) -> None:
+    order_id = await placed(orders, place_order("ann"))
+    assert await orders.transact(lambda uow: request_cancellation(uow, "bob", order_id, CAUSE)) is None
+    assert await orders.transact(lambda uow: request_cancellation(uow, "ann", order_id, CAUSE)) is not None
+    assert await outbox(orders) == ["OrderCreated", "OrderCancellationRequested"]

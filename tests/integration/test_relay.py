@@ -1,0 +1,139 @@
+"""The relay on a real Kafka and Postgres: everything, in order per user, by one process at a time."""
+
+import asyncio
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from eshop.cluster.embedded import EmbeddedCluster
+from eshop.contracts.messages import Message, Origin, decode
+from eshop.contracts.topics import ORDERS_EVENTS
+from eshop.handlers.orders import place_orders
+from eshop.relay.publisher import Publisher
+from eshop.relay.relay import Relay
+from eshop.relay.topics import ensure_topics
+from eshop.store.lease import take_lease
+from eshop.store.outbox import read_unsent
+from eshop.store.units import OrdersUnitOfWork, Store
+from tests.builders import place_order
+
+Orders = Store[OrdersUnitOfWork]
+WAIT_SECONDS = 30
+
+
+@asynccontextmanager
+async def relaying(orders: Orders, kafka: str, prefix: str, holder: str = "here") -> AsyncIterator[Relay]:
+    """Run a relay."""
+    relay = Relay(orders.database, orders.doorbell, Publisher(kafka, prefix), holder)
+    task = asyncio.create_task(relay.run())
+    try:
+        yield relay
+    finally:
+        relay.stop()
+        await task
+
+
+async def topic_prefix(kafka: str) -> str:
+    """Make topics of the test's own."""
+    prefix = f"t{uuid.uuid4().hex[:8]}."
+    await ensure_topics(kafka, prefix)
+    return prefix
+
+
+async def read(kafka: str, topic: str, count: int) -> list[Message]:
+    """Read a topic from its start until ``count`` messages are there."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(topic, number) for number in range(ORDERS_EVENTS.partitions)])
+        messages: list[Message] = []
+        async with asyncio.timeout(WAIT_SECONDS):
+            while len(messages) < count:
+                record = await consumer.getone()
+                origin = Origin(record.topic, record.partition, record.offset)
+                messages.append(decode(origin, record.key, record.value, record.headers))
+        return messages
+    finally:
+        await consumer.stop()
+
+
+async def until_active(relay: Relay, active: bool = True) -> None:
+    """Return when the relay has, or no longer has, the lease."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while relay.is_active is not active:
+            await asyncio.sleep(0.02)
+
+
+async def until_all_sent(orders: Orders) -> None:
+    """Return when the outbox has nothing unsent."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while await orders.database.transact(lambda session: read_unsent(session, 1)):
+            await asyncio.sleep(0.02)
+
+
+async def test_everything_is_published_in_order_per_user_and_marked(
+    cluster: EmbeddedCluster, orders: Orders
+) -> None:
+    prefix = await topic_prefix(cluster.kafka)
+    async with relaying(orders, cluster.kafka, prefix):
+        for _ in range(10):
+            batch = [place_order(f"user-{number % 7}") for number in range(50)]
+            await orders.transact(lambda uow, batch=batch: place_orders(uow, batch, 60))  # type: ignore[misc]
+        messages = await read(cluster.kafka, prefix + ORDERS_EVENTS.name, 500)
+        await until_all_sent(orders)
+    numbers: dict[str, list[int]] = defaultdict(list)
+    partitions: dict[str, set[int]] = defaultdict(set)
+    for message in messages:
+        numbers[message.user_id].append(message.body.feed_seq)  # type: ignore[attr-defined]
+        partitions[message.user_id].add(message.origin.partition)
+    assert all(seen == list(range(1, len(seen) + 1)) for seen in numbers.values())
+    assert all(len(used) == 1 for used in partitions.values())
+    rows = await orders.database.transact(
+        lambda session: session.run_sql("SELECT message_id, sent_partition, sent_offset FROM outbox")
+    )
+    assert {(row.message_id, row.sent_partition, row.sent_offset) for row in rows} == {
+        (m.message_id, m.origin.partition, m.origin.offset) for m in messages
+    }
+
+
+async def test_commit_in_another_process_wakes_the_relay(cluster: EmbeddedCluster, orders: Orders) -> None:
+    prefix = await topic_prefix(cluster.kafka)
+    elsewhere = Store(orders.database, OrdersUnitOfWork)  # its own doorbell, as in another process
+    async with relaying(orders, cluster.kafka, prefix):
+        await elsewhere.transact(lambda uow: place_orders(uow, [place_order("ann")], 60))
+        await until_all_sent(orders)
+
+
+async def test_second_relay_waits_and_takes_over_when_the_first_leaves(
+    cluster: EmbeddedCluster, orders: Orders
+) -> None:
+    prefix = await topic_prefix(cluster.kafka)
+    async with relaying(orders, cluster.kafka, prefix, "second") as second:
+        await until_active(second)
+        async with relaying(orders, cluster.kafka, prefix, "third") as third:
+            await orders.transact(lambda uow: place_orders(uow, [place_order("ann")], 60))
+            await until_all_sent(orders)
+            assert not third.is_active
+            second.stop()
+            await until_active(third)
+            await orders.transact(lambda uow: place_orders(uow, [place_order("ann")], 60))
+            await until_all_sent(orders)
+
+
+async def test_relay_whose_lease_was_taken_marks_nothing_and_loses_nothing(
+    cluster: EmbeddedCluster, orders: Orders
+) -> None:
+    prefix = await topic_prefix(cluster.kafka)
+    async with relaying(orders, cluster.kafka, prefix) as relay:
+        await until_active(relay)
+        await orders.database.transact(
+            lambda session: session.run_sql("UPDATE relay_lease SET expires_at = '-infinity'")
+        )
+        assert await orders.database.transact(lambda session: take_lease(session, "other", 3.0))
+        await orders.transact(lambda uow: place_orders(uow, [place_order("ann")], 60))
+        await until_active(relay, False)
+        assert await orders.database.transact(lambda session: read_unsent(session, 1))
+        await until_all_sent(orders)  # once the other one's lease has expired
