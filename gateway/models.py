@@ -1,5 +1,6 @@
 """What clients may send: strict models without coercion, and without fields nobody may set."""
 
+from contextlib import suppress
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -15,13 +16,16 @@ QUANTITY_MAX = 1_000_000
 ITEMS_MAX = 100
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise PydanticCustomError("nul", "Text should not hold NUL")
-    return text
+def _storable(text: str) -> str:
+    """Return text that UTF-8 and Postgres can hold: JSON's escapes can make others."""
+    with suppress(UnicodeEncodeError):
+        text.encode()
+        if "\0" not in text:
+            return text
+    raise PydanticCustomError("text", "Text should hold neither NUL nor lone surrogates")
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
+Text = Annotated[str, AfterValidator(_storable)]
 AmountMinor = Annotated[int, Field(ge=1, le=AMOUNT_MINOR_MAX)]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 

@@ -1,0 +1,116 @@
+"""Waiting for an order's outcome."""
+
+import asyncio
+
+import pytest
+
+from eshop.contracts.proto.orders_v1_pb2 import Order
+from gateway import waits as waits_module
+from gateway.problems import Problem
+from gateway.waits import Waits
+
+NEW = Order(order_id="1", status="NEW", version=1)
+FINISHED = Order(order_id="1", status="FINISHED", version=2)
+LONG = 20.0
+
+
+class Service:
+    """The order as the service has it."""
+
+    def __init__(self, order: Order = NEW) -> None:
+        self.order: Order | Problem = order
+        self.asked = 0
+        self.was_asked = asyncio.Event()
+
+    async def read(self) -> Order:
+        self.asked += 1
+        self.was_asked.set()
+        if isinstance(self.order, Problem):
+            raise self.order
+        return self.order
+
+
+def attached() -> Waits:
+    waits = Waits()
+    waits.attached = True
+    return waits
+
+
+async def test_an_order_that_has_ended_is_answered_at_once() -> None:
+    service = Service(FINISHED)
+    assert await attached().outcome("1", LONG, service.read) == FINISHED
+    assert service.asked == 1
+
+
+async def test_an_event_ends_the_wait() -> None:
+    waits, service = attached(), Service()
+    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read))
+    await service.was_asked.wait()
+    waits.tell("2")
+    service.order = FINISHED
+    waits.tell("1")
+    assert await waiting == FINISHED
+    assert service.asked == 2
+
+
+async def test_an_order_just_made_is_read_once_when_it_is_told_of() -> None:
+    waits, service = attached(), Service(FINISHED)
+    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read, NEW))
+    await asyncio.sleep(0)
+    assert service.asked == 0
+    waits.tell("1")
+    assert await waiting == FINISHED
+    assert service.asked == 1
+
+
+async def test_an_end_told_before_the_wait_began_is_not_waited_for() -> None:
+    waits, service = attached(), Service(FINISHED)
+    waits.tell("1")
+    async with asyncio.timeout(1):
+        assert await waits.outcome("1", LONG, service.read, NEW) == FINISHED
+
+
+async def test_when_no_events_arrive_the_service_is_asked_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waits_module, "RECHECK_SECONDS", 0.01)
+    waits, service = Waits(), Service()
+    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read, NEW))
+    await service.was_asked.wait()
+    service.order = FINISHED
+    assert await waiting == FINISHED
+
+
+async def test_the_wait_ends_with_the_order_as_it_is() -> None:
+    assert await attached().outcome("1", 0.01, Service().read) == NEW
+
+
+async def test_a_service_that_goes_down_in_mid_wait_does_not_unmake_the_order() -> None:
+    waits, service = attached(), Service()
+    service.order = Problem("unavailable")
+    assert await waits.outcome("1", 0.01, service.read, NEW) == NEW
+    with pytest.raises(Problem):
+        await waits.outcome("1", 0.01, service.read)
+
+
+async def test_closing_ends_every_wait_now() -> None:
+    waits, service = attached(), Service()
+    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read))
+    await service.was_asked.wait()
+    waits.close()
+    async with asyncio.timeout(1):
+        assert await waiting == NEW
+        assert await waits.outcome("1", LONG, service.read) == NEW
+
+
+async def test_past_the_bound_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits_module, "WAITS_MAX", 0)
+    async with asyncio.timeout(1):
+        assert await attached().outcome("1", LONG, Service().read) == NEW
+
+
+async def test_nothing_is_kept_of_a_wait_that_is_over() -> None:
+    waits = attached()
+    await waits.outcome("1", 0.01, Service().read)
+    assert not waits._waiting
+    assert waits._count == 0
