@@ -64,6 +64,11 @@ class Settings(BaseSettings):
             return self.database_url.get_secret_value()
         return f"postgresql://{service}_app:{service}_app@127.0.0.1:5432/{service}"
 
+    def admin_url(self) -> str | None:
+        """Return the administrator's address, or None where databases are taken as they are."""
+        url = self.admin_database_url.get_secret_value() if self.admin_database_url else ""
+        return url or None
+
     def web_address(self, kind: str) -> tuple[str, int]:
         """Return host and port of the process's HTTP server."""
         return split_address(self.web_listen or f"127.0.0.1:{DEFAULT_PORTS[kind][0]}")

@@ -56,7 +56,8 @@ def _wire_database(app: ServiceApp, service: str, settings: Settings, store: Sto
     @app.before_start
     async def prepare() -> None:
         await ensure_topics(settings.kafka, settings.topic_prefix)
-        await asyncio.to_thread(migrate, service, settings)
+        if (admin_url := settings.admin_url()) is not None:
+            await asyncio.to_thread(migrate, service, store.database.url, admin_url)
         await store.database.open()
 
     async def is_answering() -> None:

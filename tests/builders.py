@@ -9,7 +9,6 @@ from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import uuid_utils
-from pydantic import SecretStr
 
 from eshop.contracts import orders_v1, payments_v1
 from eshop.contracts.bodies import Body
@@ -17,7 +16,6 @@ from eshop.contracts.envelope import Envelope
 from eshop.contracts.messages import Message, Origin, schema_of
 from eshop.handlers.announce import Cause
 from eshop.handlers.orders import PlaceOrder
-from eshop.settings import Settings
 from eshop.store.database import Database, Session
 from eshop.store.doorbell import Doorbell
 from eshop.store.migrate import migrate
@@ -33,12 +31,12 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-def service_settings(admin_url: str, service: str) -> Settings:
-    """Return settings for a new, empty database of a service."""
+def new_database_url(admin_url: str, service: str) -> str:
+    """Return the run-time address of a service's database that does not exist yet."""
     name = f"{service}_{uuid.uuid4().hex[:12]}"
     server = urlsplit(admin_url)
     app_url = server._replace(netloc=f"{name}_app:secret@{server.hostname}:{server.port}", path=f"/{name}")
-    return Settings(database_url=SecretStr(urlunsplit(app_url)), admin_database_url=SecretStr(admin_url))
+    return urlunsplit(app_url)
 
 
 @asynccontextmanager
@@ -46,9 +44,9 @@ async def migrated_store(
     admin_url: str, service: str, unit: Callable[[Session, Doorbell], U]
 ) -> AsyncIterator[Store[U]]:
     """Yield the store of a new database."""
-    settings = service_settings(admin_url, service)
-    migrate(service, settings)
-    database = Database(settings.service_database_url(service), "eshop-test")
+    url = new_database_url(admin_url, service)
+    migrate(service, url, admin_url)
+    database = Database(url, "eshop-test")
     await database.open()
     try:
         yield Store(database, unit)

@@ -68,6 +68,9 @@ def migrate(
     settings = Settings()
     # Only here: the launcher has no need of the store.
     store_migrate = import_module("eshop.store.migrate").migrate
+    admin_url = settings.admin_url()
+    if admin_url is None:
+        raise ClusterError("ESHOP_ADMIN_DATABASE_URL is empty: it names who may create databases")
     for database in [service] if service else list(Database):
-        store_migrate(database.value, settings)
+        store_migrate(database.value, settings.service_database_url(database.value), admin_url)
         console.print(f"{database.value}: migrated", markup=False)

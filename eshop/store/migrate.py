@@ -12,8 +12,6 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from eshop.settings import Settings
-
 logger = logging.getLogger(__name__)
 
 #: Any number, the same for everybody who creates databases of a shop.
@@ -24,26 +22,23 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _INSERT_ONLY = {"payments": ("transfers", "legs", "wallet_history"), "orders": ("order_history",)}
 
 
-def migrate(service: str, settings: Settings) -> None:
+def migrate(service: str, url: str, admin_url: str) -> None:
     """Bring the service's database, its owner and its run-time role to the newest version, or make them.
 
-    Blocks; other callers wait for their turn. Does nothing where the settings name no administrator.
-    Raises psycopg2.OperationalError where Postgres can't be reached.
+    ``url`` names the database and the run-time role, ``admin_url`` the maintenance database as someone who
+    may create both. Blocks; other callers wait for their turn. Raises psycopg2.OperationalError where
+    Postgres can't be reached.
     """
-    admin = settings.admin_database_url
-    if admin is None or not admin.get_secret_value():
-        logger.info("no ESHOP_ADMIN_DATABASE_URL: the %s database is taken as it is", service)
-        return
-    target = urlsplit(settings.service_database_url(service))
+    target = urlsplit(url)
     database, role, password = target.path.lstrip("/"), target.username or "", target.password or ""
-    connection = psycopg2.connect(admin.get_secret_value(), connect_timeout=_CONNECT_SECONDS_MAX)
+    connection = psycopg2.connect(admin_url, connect_timeout=_CONNECT_SECONDS_MAX)
     try:
         connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", (_CREATION_LOCK,))
             _create_roles(cursor, database, role, password)
             _create_database(cursor, database, role)
-            _upgrade(service, _on(admin.get_secret_value(), database), f"{database}_owner", role)
+            _upgrade(service, _on(admin_url, database), f"{database}_owner", role)
     finally:
         connection.close()  # and with it goes the advisory lock
 

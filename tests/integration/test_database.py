@@ -18,16 +18,16 @@ from eshop.store.faults import LockTimeout, TransientFault
 from eshop.store.migrate import migrate
 from eshop.store.schema import METADATA
 from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
-from tests.builders import service_settings
+from tests.builders import new_database_url
 
 
 @pytest.mark.parametrize("service", ["orders", "payments"])
 def test_many_workers_starting_at_once_make_one_database(cluster: EmbeddedCluster, service: str) -> None:
-    settings = service_settings(cluster.postgres_admin_url, service)
+    database_url = new_database_url(cluster.postgres_admin_url, service)
     with ThreadPoolExecutor(6) as pool:
-        for started in [pool.submit(migrate, service, settings) for _ in range(6)]:
+        for started in [pool.submit(migrate, service, database_url, cluster.postgres_admin_url) for _ in range(6)]:
             started.result()
-    url = make_url(settings.service_database_url(service)).set(drivername="postgresql+psycopg2")
+    url = make_url(database_url).set(drivername="postgresql+psycopg2")
     engine = create_engine(url)
     try:
         with engine.connect() as connection:
