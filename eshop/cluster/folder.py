@@ -1,5 +1,6 @@
 """The data folder of a run: its lock, its logs, and the record of what runs in it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,6 +17,8 @@ LOCK_SECONDS_MAX = 30.0
 LOCK_POLL_SECONDS = 0.1
 #: Clocks of the system and of the record differ by rounding.
 CREATED_TOLERANCE_SECONDS = 0.01
+#: A child's start is written down a moment after the system's.
+STARTED_TOLERANCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,18 @@ class DataFolder:
                 )
             time.sleep(LOCK_POLL_SECONDS)
         self._lock = descriptor
+        self._end_leftovers()
+
+    def _end_leftovers(self) -> None:
+        """End children that outlived launcher and guardian, where both were killed at once."""
+        record = self.record()
+        for child in record.processes if record is not None else ():
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(child.pid)
+                if child.pid and abs(process.create_time() - child.started_at) < STARTED_TOLERANCE_SECONDS:
+                    process.kill()
+                    process.wait(LOCK_SECONDS_MAX)
+        self.forget()
 
     def unlock(self) -> None:
         """Let go of the folder."""
