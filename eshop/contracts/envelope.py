@@ -6,6 +6,7 @@ It travels in Kafka headers in the manner of the CloudEvents Kafka binding (bina
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 Headers = list[tuple[str, bytes]]
 
@@ -52,7 +53,7 @@ class Envelope:
         try:
             text = {name: value.decode() for name, value in headers}
             return cls(
-                message_id=text["ce_id"],
+                message_id=str(UUID(text["ce_id"])),
                 type=text["ce_type"],
                 source=text["ce_source"],
                 dataschema=text["ce_dataschema"],
