@@ -1,13 +1,12 @@
 """Kafka, Postgres and Valkey as child processes: what the tests run on, and the launcher's lower half."""
 
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from eshop.cluster.folder import DataFolder
+from eshop.cluster.folder import DataFolder, temporary_folder
 from eshop.cluster.jars import cache_folder, fetch_jars, locked_jars, missing_jars
 from eshop.cluster.java import find_java
 from eshop.cluster.kafka import Kafka
@@ -80,7 +79,7 @@ class EmbeddedCluster:
     def __init__(self, data: Path | None = None, settings: Settings | None = None) -> None:
         """Lay out a cluster in ``data``, or in a temporary folder that ``stop`` removes."""
         self._temporary = data is None
-        self._folder = DataFolder(Path(tempfile.mkdtemp(prefix="eshop-")) if data is None else data)
+        self._folder = temporary_folder() if data is None else DataFolder(data)
         self._parts = Parts.of(
             self._folder.path, PartPorts.free(), settings or Settings(), ephemeral=self._temporary
         )

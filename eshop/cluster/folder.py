@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 
 from eshop.cluster.errors import ClusterError
 
+TEMPORARY_MARK = "temporary"
 LOCK_SECONDS_MAX = 30.0
 LOCK_POLL_SECONDS = 0.1
 #: Clocks of the system and of the record differ by rounding.
@@ -140,6 +142,10 @@ class DataFolder:
         """Tell whether the folder was made by `lock`: whether it may be deleted as one of ours."""
         return (self.path / "lock").is_file() and (self.path / "logs").is_dir()
 
+    def may_be_removed(self) -> bool:
+        """Tell whether `temporary_folder` made this, or it is empty, or does not exist."""
+        return not self.path.exists() or (self.path / TEMPORARY_MARK).exists() or not any(self.path.iterdir())
+
     def record(self) -> RunRecord | None:
         """Return what the last launcher wrote down, dead or alive."""
         try:
@@ -156,6 +162,14 @@ class DataFolder:
     def forget(self) -> None:
         """Take the record away: nothing runs any more."""
         (self.path / "run.json").unlink(missing_ok=True)
+
+
+def temporary_folder() -> DataFolder:
+    """Make a folder that may be removed at the end; other OS users may pass through, as Postgres' must."""
+    path = Path(tempfile.mkdtemp(prefix="eshop-"))
+    path.chmod(0o711)
+    (path / TEMPORARY_MARK).touch()
+    return DataFolder(path)
 
 
 def _try_lock(descriptor: int) -> bool:
