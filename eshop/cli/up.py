@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from eshop.cli.console import DataOption, console, data_folder
 from eshop.cli.screen import Screen, show_urls
 from eshop.cluster.embedded import Parts
 from eshop.cluster.errors import ClusterError
-from eshop.cluster.folder import DataFolder
+from eshop.cluster.folder import DataFolder, temporary_folder
 from eshop.cluster.jars import KAFKA_VERSION, Jar, cache_folder, fetch_jars, locked_jars, missing_jars
 from eshop.cluster.launcher import Launcher
 from eshop.cluster.os_user import remove_folder
@@ -130,10 +129,11 @@ def fetch_with_progress(settings: Settings) -> None:
 def _temporary_folder(data: Path | None) -> DataFolder:
     """Return a folder that may be removed at the end: a new one, or an empty one that was named."""
     if data is None:
-        return DataFolder(Path(tempfile.mkdtemp(prefix="eshop-")))
-    if data.exists() and any(data.iterdir()):
+        return temporary_folder()
+    folder = DataFolder(data)
+    if not folder.may_be_removed():
         raise ClusterError(f"--ephemeral removes its folder at the end, and {data} is not empty")
-    return DataFolder(data)
+    return folder
 
 
 def _stop_on_signals() -> threading.Event:
@@ -168,9 +168,7 @@ def _detach(folder: DataFolder) -> None:
         record = folder.record()
         if record is not None and record.pid == launcher.pid and record.ready:
             typer.echo(log.read_text(), nl=False)
-            typer.echo(
-                f"It runs in the background: `eshop status --data {folder.path}`, `eshop down` likewise."
-            )
+            typer.echo(f"It runs in the background: eshop status --data {folder.path}, eshop down likewise.")
             return
         if launcher.poll() is not None:
             raise ClusterError(f"the cluster did not start:\n{log.read_text().strip()}")
