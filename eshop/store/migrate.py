@@ -38,13 +38,14 @@ def migrate(service: str, url: str, admin_url: str) -> None:
             cursor.execute("SELECT pg_advisory_lock(%s)", (_CREATION_LOCK,))
             _create_roles(cursor, database, role, password)
             _create_database(cursor, database, role)
-            _upgrade(service, _on(admin_url, database), f"{database}_owner", role)
+            _upgrade(service, on_database(admin_url, url), f"{database}_owner", role)
     finally:
         connection.close()  # and with it goes the advisory lock
 
 
-def _on(url: str, database: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+def on_database(admin_url: str, url: str) -> str:
+    """Return the administrator's address of the database that ``url`` names."""
+    return urlunsplit(urlsplit(admin_url)._replace(path=urlsplit(url).path))
 
 
 def _create_roles(cursor: psycopg2.extensions.cursor, database: str, role: str, password: str) -> None:
