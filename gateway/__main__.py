@@ -7,13 +7,11 @@ import uvloop
 from aiohttp import web
 
 from eshop.settings import Settings
-from gateway.app import create_app
+from gateway.app import SERVER_OPTIONS, create_app
 from gateway.identity import LOUD_WARNING
 
 #: For requests in flight once we are asked to leave: more than a call's deadline.
 SHUTDOWN_SECONDS_MAX = 12.0
-#: What a client sends after its answer (a body refused unread) is read for so long, then it is cut off.
-LINGER_SECONDS = 2.0
 
 
 def main() -> None:
@@ -26,6 +24,8 @@ def main() -> None:
     )
     # It tells of a broker that is away with every attempt; `gateway.events` says it once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # It prints a stack for every malformed request line; what reaches a handler is logged by us.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     log = logging.getLogger("gateway")
     log.warning("*** %s ***", LOUD_WARNING)
     host, port = settings.web_address("gateway")
@@ -36,8 +36,7 @@ def main() -> None:
         port=port,
         access_log=None,
         shutdown_timeout=SHUTDOWN_SECONDS_MAX,
-        lingering_time=LINGER_SECONDS,
-        auto_decompress=False,
+        **SERVER_OPTIONS,
         loop=uvloop.new_event_loop(),
         print=None,
     )

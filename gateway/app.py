@@ -1,11 +1,13 @@
 """The app factory: everything the gateway is made of, wired here and nowhere else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from aiohttp import web
 
-from eshop.cache import ReadThrough, RedisStore
+from eshop.cache import ReadThrough, RedisStore, VersionedStore
 from eshop.contracts.messages import Message
 from eshop.contracts.proto.orders_v1_pb2 import CreateOrder, CreateOrderResult, CreateOrdersRequest
 from eshop.contracts.proto.shared_v1_pb2 import FeedHeadsRequest
@@ -19,7 +21,7 @@ from gateway.heads import HeadsSweep
 from gateway.health import CHECK_SECONDS_MAX, Health
 from gateway.history import ServicesHistory
 from gateway.hub import Hub
-from gateway.keys import CREATES, HEALTH, HISTORY, HUB, METRICS, READS, SETTINGS, UPSTREAM, WAITS
+from gateway.keys import CREATES, HEALTH, HISTORY, HUB, METRICS, READS, SETTINGS, STORE, UPSTREAM, WAITS
 from gateway.metrics import Metrics
 from gateway.middleware import observed
 from gateway.problems import Problem
@@ -28,12 +30,20 @@ from gateway.routes import accounts, operations, orders, pages, socket
 from gateway.upstream import Upstream
 from gateway.waits import Waits
 
+#: For who serves the app: a body is never unpacked (it is refused), and what a client goes on sending after
+#: its answer is read for so many seconds, then cut off.
+SERVER_OPTIONS: Mapping[str, Any] = MappingProxyType({"auto_decompress": False, "lingering_time": 2.0})
 
-def create_app(settings: Settings) -> web.Application:
-    """Return the gateway. It starts, and serves, whatever is down around it."""
+
+def create_app(settings: Settings, store: VersionedStore | None = None) -> web.Application:
+    """Return the gateway. It starts, and serves, whatever is down around it.
+
+    ``store`` is the cache's, closed with the app; the settings' Redis if None.
+    """
     app = web.Application(middlewares=[observed], client_max_size=BODY_BYTES_MAX)
     app[SETTINGS] = settings
     app[METRICS] = Metrics()
+    app[STORE] = store or RedisStore(settings.redis_url.get_secret_value(), settings.topic_prefix)
     for module in (accounts, orders, socket, operations, pages):
         app.add_routes(module.routes)
     app.cleanup_ctx.append(_parts)
@@ -47,7 +57,7 @@ async def _parts(app: web.Application) -> AsyncIterator[None]:
     upstream = app[UPSTREAM] = Upstream(
         settings.orders_grpc, settings.payments_grpc, settings.service_token.get_secret_value(), metrics
     )
-    store = RedisStore(settings.redis_url.get_secret_value(), settings.topic_prefix)
+    store = app[STORE]
     reads = app[READS] = Reads(ReadThrough(store, metrics.count_cache), upstream)
     creates = app[CREATES] = Creates(_sender(upstream, metrics))
     history = app[HISTORY] = ServicesHistory(upstream)
@@ -101,7 +111,7 @@ def _events(settings: Settings, metrics: Metrics, hub: Hub, waits: Waits, sweep:
     return Events(settings.kafka, topics, handle, attached, metrics)
 
 
-def _health(upstream: Upstream, events: Events, store: RedisStore) -> Health:
+def _health(upstream: Upstream, events: Events, store: VersionedStore) -> Health:
     async def orders() -> None:
         await upstream.call(
             "orders.FeedHeads", upstream.orders.FeedHeads, FeedHeadsRequest(user_ids=["-"]), CHECK_SECONDS_MAX

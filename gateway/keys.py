@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from eshop.cache import VersionedStore
 from eshop.settings import Settings
 from gateway.creates import Creates
 from gateway.health import Health
@@ -16,6 +17,7 @@ from gateway.waits import Waits
 SETTINGS = web.AppKey("settings", Settings)
 METRICS = web.AppKey("metrics", Metrics)
 UPSTREAM = web.AppKey("upstream", Upstream)
+STORE: web.AppKey[VersionedStore] = web.AppKey("store")
 READS = web.AppKey("reads", Reads)
 CREATES = web.AppKey("creates", Creates)
 HISTORY = web.AppKey("history", ServicesHistory)

@@ -1,0 +1,284 @@
+# ruff: noqa: N802  gRPC names its methods so
+"""The two services in memory behind real gRPC, for tests of the gateway."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import uuid_utils
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
+
+from eshop.contracts.proto import orders_v1_pb2 as orders_pb
+from eshop.contracts.proto import payments_v1_pb2 as payments_pb
+from eshop.contracts.proto import shared_v1_pb2 as shared_pb
+from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersServicer, add_OrdersServicer_to_server
+from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsServicer, add_PaymentsServicer_to_server
+from eshop.rpc.client import TOKEN_HEADER
+
+TOKEN = "the-token"
+Context = aio.ServicerContext[Any, Any]
+
+
+@dataclass
+class Behaviour:
+    """How calls fare: by method a status to fail with, an event to be held by, what was asked."""
+
+    fail: dict[str, grpc.StatusCode] = field(default_factory=dict)
+    hold: dict[str, asyncio.Event] = field(default_factory=dict)
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+    arrived: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    async def meet(self, method: str, request: Any, context: Context) -> None:
+        shown = dict(context.invocation_metadata() or ())[TOKEN_HEADER]
+        assert shown == f"Bearer {TOKEN}"
+        self.asked.append((method, request))
+        self.arrived.setdefault(method, asyncio.Event()).set()
+        if method in self.hold:
+            await self.hold[method].wait()
+        if method in self.fail:
+            await context.abort(self.fail[method], f"told to fail: {method}")
+
+    def count(self, method: str) -> int:
+        return sum(name == method for name, _ in self.asked)
+
+    def last(self, method: str) -> Any:
+        return [request for name, request in self.asked if name == method][-1]
+
+
+class FakeOrders(OrdersServicer):
+    """Orders by id, newest last, with a feed per user."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.does = behaviour
+        self.orders: dict[str, orders_pb.Order] = {}
+        self.keys: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self.feeds: dict[str, list[orders_pb.OrderFrame]] = {}
+        self.refuse: dict[int, str] = {}
+
+    def place(
+        self, user_id: str, amount_minor: int, currency: str = "USD", description: str = ""
+    ) -> orders_pb.Order:
+        order = orders_pb.Order(
+            order_id=str(uuid_utils.uuid7()),
+            user_id=user_id,
+            status="NEW",
+            amount_minor=amount_minor,
+            currency=currency,
+            description=description,
+            version=1,
+            created_at=_now(),
+            updated_at=_now(),
+        )
+        self.orders[order.order_id] = order
+        self._record(order)
+        return order
+
+    def move(self, order_id: str, status: str, reason: str = "") -> orders_pb.OrderFrame:
+        order = self.orders[order_id]
+        order.status, order.reason = status, reason
+        order.version += 1
+        order.updated_at.GetCurrentTime()
+        return self._record(order)
+
+    def _record(self, order: orders_pb.Order) -> orders_pb.OrderFrame:
+        feed = self.feeds.setdefault(order.user_id, [])
+        feed.append(
+            orders_pb.OrderFrame(
+                seq=len(feed) + 1,
+                order_id=order.order_id,
+                status=order.status,
+                reason=order.reason,
+                version=order.version,
+                at=order.updated_at,
+            )
+        )
+        return feed[-1]
+
+    async def CreateOrders(
+        self, request: orders_pb.CreateOrdersRequest, context: Context
+    ) -> orders_pb.CreateOrdersReply:
+        await self.does.meet("CreateOrders", request, context)
+        return orders_pb.CreateOrdersReply(results=[self._create(order) for order in request.orders])
+
+    def _create(self, asked: orders_pb.CreateOrder) -> orders_pb.CreateOrderResult:
+        if code := self.refuse.get(asked.amount_minor):
+            return orders_pb.CreateOrderResult(refusal=shared_pb.Refusal(code=code, detail="told to refuse"))
+        key = (asked.context.user_id, asked.context.idempotency_key)
+        if key[1] and key in self.keys:
+            fingerprint, order_id = self.keys[key]
+            if fingerprint != asked.context.fingerprint:
+                refusal = shared_pb.Refusal(code="idempotency-key-reused", detail="used before")
+                return orders_pb.CreateOrderResult(refusal=refusal)
+            made = orders_pb.Order()
+            made.CopyFrom(self.orders[order_id])
+            made.status, made.version, made.reason = "NEW", 1, ""
+            return orders_pb.CreateOrderResult(order=made, replayed=True)
+        order = self.place(asked.context.user_id, asked.amount_minor, asked.currency, asked.description)
+        order.items.extend(asked.items)
+        if key[1]:
+            self.keys[key] = (asked.context.fingerprint, order.order_id)
+        return orders_pb.CreateOrderResult(order=order)
+
+    async def GetOrder(self, request: orders_pb.GetOrderRequest, context: Context) -> orders_pb.Order:
+        await self.does.meet("GetOrder", request, context)
+        order = self.orders.get(request.order_id)
+        if order is None or order.user_id != request.user_id:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
+        return order
+
+    async def ListOrders(
+        self, request: orders_pb.ListOrdersRequest, context: Context
+    ) -> orders_pb.ListOrdersReply:
+        await self.does.meet("ListOrders", request, context)
+        mine = [order for order in self.orders.values() if order.user_id == request.user_id]
+        numbered = list(enumerate(mine, 1))[::-1]
+        found = [
+            (number, order)
+            for number, order in numbered
+            if (not request.before_number or number < request.before_number)
+            and (not request.status or order.status == request.status)
+        ]
+        page = found[: request.limit]
+        next_number = page[-1][0] if len(found) > request.limit else 0
+        return orders_pb.ListOrdersReply(orders=[order for _, order in page], next_number=next_number)
+
+    async def CancelOrder(
+        self, request: orders_pb.CancelOrderRequest, context: Context
+    ) -> orders_pb.CancelOrderReply:
+        await self.does.meet("CancelOrder", request, context)
+        order = self.orders.get(request.order_id)
+        if order is None or order.user_id != request.context.user_id:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
+        return orders_pb.CancelOrderReply(order=order)
+
+    async def ReadFeed(self, request: shared_pb.ReadFeedRequest, context: Context) -> orders_pb.ReadFeedReply:
+        await self.does.meet("orders.ReadFeed", request, context)
+        feed = self.feeds.get(request.user_id, [])
+        frames = feed[request.after_seq : request.after_seq + request.limit]
+        return orders_pb.ReadFeedReply(frames=frames, head_seq=len(feed))
+
+    async def FeedHeads(
+        self, request: shared_pb.FeedHeadsRequest, context: Context
+    ) -> shared_pb.FeedHeadsReply:
+        await self.does.meet("orders.FeedHeads", request, context)
+        heads = [len(self.feeds.get(user_id, [])) for user_id in request.user_ids]
+        return shared_pb.FeedHeadsReply(head_seqs=heads)
+
+
+class FakePayments(PaymentsServicer):
+    """One account per user, with a feed."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.does = behaviour
+        self.accounts: dict[str, payments_pb.Account] = {}
+        self.feeds: dict[str, list[payments_pb.WalletFrame]] = {}
+        self.keys: dict[tuple[str, str], payments_pb.Account] = {}
+        self.references: set[str] = set()
+
+    def change(self, user_id: str, by_minor: int, currency: str = "USD") -> payments_pb.Account:
+        account = self.accounts.setdefault(user_id, payments_pb.Account(user_id=user_id, currency=currency))
+        account.balance_minor += by_minor
+        account.version += 1
+        self.feeds.setdefault(user_id, []).append(
+            payments_pb.WalletFrame(
+                seq=account.version,
+                balance_minor=account.balance_minor,
+                currency=account.currency,
+                version=account.version,
+                at=_now(),
+            )
+        )
+        return account
+
+    async def OpenAccount(
+        self, request: payments_pb.OpenAccountRequest, context: Context
+    ) -> payments_pb.AccountResult:
+        await self.does.meet("OpenAccount", request, context)
+        user_id = request.context.user_id
+
+        def opened() -> payments_pb.Account | str:
+            return "account-exists" if user_id in self.accounts else self.change(user_id, 0, request.currency)
+
+        return self._once(request.context, opened)
+
+    async def TopUp(self, request: payments_pb.TopUpRequest, context: Context) -> payments_pb.AccountResult:
+        await self.does.meet("TopUp", request, context)
+
+        def topped_up() -> payments_pb.Account | str:
+            if request.context.user_id not in self.accounts:
+                return "no-account"
+            if request.reference in self.references:
+                return "reference-used"
+            if request.reference:
+                self.references.add(request.reference)
+            return self.change(request.context.user_id, request.amount_minor)
+
+        return self._once(request.context, topped_up)
+
+    def _once(
+        self, context: shared_pb.RequestContext, effect: Callable[[], payments_pb.Account | str]
+    ) -> payments_pb.AccountResult:
+        key = (context.user_id, context.idempotency_key)
+        if key[1] and key in self.keys:
+            return payments_pb.AccountResult(account=self.keys[key], replayed=True)
+        outcome = effect()
+        if isinstance(outcome, str):
+            return payments_pb.AccountResult(refusal=shared_pb.Refusal(code=outcome, detail="no"))
+        if key[1]:
+            self.keys[key] = payments_pb.Account()
+            self.keys[key].CopyFrom(outcome)
+        return payments_pb.AccountResult(account=outcome)
+
+    async def GetAccount(
+        self, request: payments_pb.GetAccountRequest, context: Context
+    ) -> payments_pb.Account:
+        await self.does.meet("GetAccount", request, context)
+        account = self.accounts.get(request.user_id)
+        if account is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such account")
+        return account
+
+    async def ReadFeed(
+        self, request: shared_pb.ReadFeedRequest, context: Context
+    ) -> payments_pb.ReadFeedReply:
+        await self.does.meet("payments.ReadFeed", request, context)
+        feed = self.feeds.get(request.user_id, [])
+        frames = feed[request.after_seq : request.after_seq + request.limit]
+        return payments_pb.ReadFeedReply(frames=frames, head_seq=len(feed))
+
+    async def FeedHeads(
+        self, request: shared_pb.FeedHeadsRequest, context: Context
+    ) -> shared_pb.FeedHeadsReply:
+        await self.does.meet("payments.FeedHeads", request, context)
+        heads = [len(self.feeds.get(user_id, [])) for user_id in request.user_ids]
+        return shared_pb.FeedHeadsReply(head_seqs=heads)
+
+
+class FakeServices:
+    """Both services on one port; started and stopped with the test."""
+
+    def __init__(self) -> None:
+        self.does = Behaviour()
+        self.orders = FakeOrders(self.does)
+        self.payments = FakePayments(self.does)
+        self.address = ""
+
+    async def start(self) -> None:
+        self._server = aio.server(options=(("grpc.so_reuseport", 0),))
+        add_OrdersServicer_to_server(self.orders, self._server)
+        add_PaymentsServicer_to_server(self.payments, self._server)
+        port = self._server.add_insecure_port(self.address or "127.0.0.1:0")
+        self.address = f"127.0.0.1:{port}"
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop(None)
+
+
+def _now() -> Timestamp:
+    stamp = Timestamp()
+    stamp.GetCurrentTime()
+    return stamp

@@ -1,0 +1,50 @@
+"""Fixtures of a running gateway before services in memory. A test module asks for them as a plugin."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestServer
+from pydantic import SecretStr
+from pytest_aiohttp.plugin import AiohttpClient
+
+from eshop.cache import MemoryStore
+from eshop.settings import Settings
+from gateway.app import SERVER_OPTIONS, create_app
+from tests.gateway_fakes import TOKEN, FakeServices
+
+
+@pytest.fixture
+async def services() -> AsyncIterator[FakeServices]:
+    """Both services, answering."""
+    running = FakeServices()
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+def settings(services: FakeServices, unused_tcp_port_factory: Callable[[], int]) -> Settings:
+    """A gateway's settings: the fakes, and no Kafka."""
+    return Settings(
+        orders_grpc=services.address,
+        payments_grpc=services.address,
+        service_token=SecretStr(TOKEN),
+        kafka=f"127.0.0.1:{unused_tcp_port_factory()}",
+        redis_url=SecretStr(f"redis://127.0.0.1:{unused_tcp_port_factory()}/0"),
+        allowed_origins="https://shop.example",
+    )
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    """The cache's store."""
+    return MemoryStore()
+
+
+@pytest.fixture
+async def client(settings: Settings, store: MemoryStore, aiohttp_client: AiohttpClient) -> Any:
+    """A client of a running gateway; it is ann unless it says otherwise."""
+    server = TestServer(create_app(settings, store))
+    await server.start_server(**SERVER_OPTIONS)
+    return await aiohttp_client(server, headers={"X-User-Id": "ann"})
