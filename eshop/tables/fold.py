@@ -58,6 +58,22 @@ def fold(entry: UserEntry, body: Body, minute: int) -> Folded:
             return Folded(entry, Outcome.IGNORED)
 
 
+def newest(one: UserEntry, other: UserEntry) -> UserEntry:
+    """Return what both entries of a user know together: of each feed the part that is further.
+
+    A part depends on nothing but its feed up to its number, so which entry was written later doesn't matter.
+    """
+    orders = one if one.orders_seq >= other.orders_seq else other
+    wallet = one if one.wallet_seq >= other.wallet_seq else other
+    return replace(
+        orders,
+        wallet_seq=wallet.wallet_seq,
+        wallet_missed=wallet.wallet_missed,
+        wallet_open=wallet.wallet_open,
+        balance_minor=wallet.balance_minor,
+    )
+
+
 def feed_of(body: Body) -> str:
     """Return whose numbers the event carries: orders or wallet."""
     return "wallet" if isinstance(body, WalletChanged) else "orders"

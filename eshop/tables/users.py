@@ -14,9 +14,10 @@ from faust.types import EventT
 from prometheus_client import Counter
 
 from eshop.contracts import messages
-from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
+from eshop.contracts.topics import DAY_MS, ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from eshop.settings import Settings
 from eshop.tables import entry as entries
+from eshop.tables.changelog import NewestTable
 from eshop.tables.entry import UserEntry
 from eshop.tables.fold import Outcome, feed_of, fold
 from eshop.tables.totals import Totals
@@ -51,14 +52,19 @@ class Users:
     def __init__(self, app: faust.App) -> None:
         self._app = app
         self._totals: Totals | None = None
-        self.table: Any = app.Table(
-            TABLE,
+        self.table = NewestTable(
+            app,
+            name=TABLE,
+            beacon=app.tables.beacon,
             key_type=bytes,
             value_type=bytes,
             partitions=PARTITIONS,
             options=dict(_ROCKSDB),
             help="orders and wallet of each user",
+            # Late records of a stopped worker must not outlive the newer ones before them.
+            extra_topic_configs={"min.compaction.lag.ms": str(DAY_MS)},
         )
+        app.tables.add(self.table)
 
     def take(self, event: EventT[Any]) -> None:
         """Fold one event; raise UndecodableMessage, and whatever the store raises, with nothing changed.
@@ -143,6 +149,8 @@ def register(app: faust.App, settings: Settings, give_up: Callable[[str], NoRetu
     async def recovered() -> None:
         try:
             users.derive()
+            if repaired := users.table.repair_changelog():
+                _log.warning("%d entries were newer here than in the changelog: written again", repaired)
         except Exception as error:  # noqa: BLE001  Faust drops what is raised here
             give_up(f"the totals can't be derived: {error!r}")
 

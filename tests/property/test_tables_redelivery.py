@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from eshop.contracts.orders_v1 import OrderCancelled, OrderCreated, OrderFinished
 from eshop.contracts.payments_v1 import AccountToppedUp
 from eshop.tables.entry import UserEntry, from_bytes, to_bytes
-from eshop.tables.fold import Outcome, fold
+from eshop.tables.fold import Outcome, fold, newest
 from eshop.tables.totals import Totals, add_reports
 
 ORDER_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -137,6 +137,24 @@ def test_no_whole_history_is_in_the_red(events: list[Happened]) -> None:
         assert min(entry.orders_new, entry.orders_finished, entry.orders_cancelled) >= 0
         assert min(entry.turnover_minor.values(), default=0) >= 0
         assert entry.orders_missed == entry.wallet_missed == 0
+
+
+@given(histories(), st.data())
+def test_two_workers_entries_of_a_user_join_in_any_order(events: list[Happened], data: st.DataObject) -> None:
+    orders = [event for event in events if is_order(event[0])]
+    wallet = [event for event in events if not is_order(event[0])]
+    one, other = (
+        fold_all(
+            orders[: data.draw(st.integers(0, len(orders)))]
+            + wallet[: data.draw(st.integers(0, len(wallet)))]
+        )
+        for _ in range(2)
+    )
+    joined = newest(one, other)
+    assert joined == newest(other, one) == newest(joined, one)
+    assert joined == fold_all(
+        orders[: max(one.orders_seq, other.orders_seq)] + wallet[: max(one.wallet_seq, other.wallet_seq)]
+    )
 
 
 @given(st.lists(histories(), max_size=4), st.data())
