@@ -47,6 +47,7 @@ class Feed:
         self._position = Position()
         self._wake = asyncio.Event()
         self._end: End | None = None
+        self._sending: asyncio.Timeout | None = None
 
     def offer(self, frame: Frame) -> None:
         """Take a live frame. Never waits."""
@@ -62,10 +63,14 @@ class Feed:
         self._wake.set()
 
     def end(self, why: End) -> None:
-        """End the feed; the first reason counts."""
-        self._end = self._end or why
+        """End the feed, even in the middle of a frame its client does not take; the first reason counts."""
+        if self._end is not None:
+            return
+        self._end = why
         self._queue.clear()
         self._wake.set()
+        if self._sending is not None and not self._sending.expired():
+            self._sending.reschedule(asyncio.get_running_loop().time())
 
     async def run(self, start: Position, send: Send) -> End:
         """Send hello and then everything after ``start``, in order, until the feed ends; return why."""
@@ -114,6 +119,10 @@ class Feed:
         self._shown(self.user_id, frame)
 
     async def _send(self, send: Send, text: str) -> None:
-        if self._end is None:
-            async with asyncio.timeout(SEND_SECONDS_MAX):
+        if self._end is not None:
+            return
+        try:
+            async with asyncio.timeout(SEND_SECONDS_MAX) as self._sending:
                 await send(text)
+        finally:
+            self._sending = None

@@ -318,3 +318,20 @@ def test_a_cursor_is_two_numbers_and_nothing_else() -> None:
         with pytest.raises(Problem) as refused:
             Position.parse(wrong)
         assert refused.value.code == "bad-cursor"
+
+
+async def test_a_client_that_takes_nothing_holds_up_no_farewell() -> None:
+    shop = Shop()
+    stuck = asyncio.Event()
+
+    async def send(text: str) -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    with shop.hub.attach("ann") as feed:
+        running = asyncio.create_task(feed.run(Position(), send))
+        await stuck.wait()
+        shop.hub.close()
+        shop.hub.close()
+        async with asyncio.timeout(1):
+            assert await running is End.SHUTDOWN
