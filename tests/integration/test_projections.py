@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout
@@ -151,7 +151,7 @@ class Bench:
         """Put an event on its topic as the relay would."""
         schema = schema_of(body)
         envelope = Envelope(
-            message_id="m",
+            message_id=str(uuid4()),
             type=schema.type,
             source="test",
             dataschema=schema.dataschema,
@@ -397,6 +397,39 @@ async def test_two_workers_answer_for_all_users_and_one_takes_over(bench: Bench)
     await bench.put_history(shop, 500)
     totals = await one.until_right(shop)
     assert totals["workers"] == {one.url: "ok"}
+
+
+async def test_a_stopped_worker_that_goes_on_spoils_nothing(bench: Bench) -> None:
+    shop = Shop(seed=5, users=50)
+    one, other = await bench.start(), await bench.start()
+    await other.until("projections/totals", lambda status, body: status == 200 and len(body["workers"]) == 2)
+    putting = asyncio.create_task(bench.put_history(shop, 6000))
+    await other.until("projections/local", reached(300))
+    other.process.send_signal(signal.SIGSTOP)
+    await putting
+    totals = await one.until_right(shop)
+    assert totals["workers"] == {one.url: "ok"}
+    other.process.send_signal(signal.SIGCONT)
+    await one.until("projections/totals", lambda status, body: status == 200 and len(body["workers"]) == 2)
+    await bench.put_history(shop, 1000)
+    await one.until_right(shop)
+    assert (await one.leave(), await other.leave()) == (0, 0)
+    shutil.rmtree(one.state)
+    again = await bench.start(one.port)
+    await again.until_right(shop)
+
+
+async def test_a_number_that_never_came_is_shown(bench: Bench) -> None:
+    worker = await bench.start()
+    about: Json = {"user_id": "ann", "order_id": str(UUID(int=1)), "amount_minor": 5, "currency": "USD"}
+    await bench.put(OrderCreated(**about, version=1, feed_seq=1, pay_before=NOON))
+    await bench.put(OrderFinished(**about, version=2, feed_seq=4))
+    totals = await worker.until(
+        "projections/totals", lambda _, body: body.get("missed") == {"orders": 2, "wallet": 0}
+    )
+    assert totals["orders"] == {"NEW": 0, "FINISHED": 1, "CANCELLED": 0}
+    async with bench.http.get(f"{worker.url}/metrics") as response:
+        assert 'eshop_projection_missed_total{feed="orders"} 2.0' in await response.text()
 
 
 async def test_a_message_nobody_can_read_stops_the_worker_and_is_kept(bench: Bench) -> None:
