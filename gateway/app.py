@@ -1,6 +1,7 @@
 """The app factory: everything the gateway is made of, wired here and nowhere else."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -97,8 +98,11 @@ def _sender(upstream: Upstream, metrics: Metrics) -> Send:
 def _events(settings: Settings, metrics: Metrics, hub: Hub, waits: Waits, sweep: HeadsSweep) -> Events:
     def handle(message: Message) -> None:
         frame = frames.of_event(message)
-        if frame is not None:
-            hub.dispatch(message.user_id, frame)
+        if frame is None:
+            return
+        hub.dispatch(message.user_id, frame)
+        if hub.is_watched(message.user_id):
+            metrics.push_seconds.observe(max(0.0, time.time() - message.envelope.time.timestamp()))
 
     def attached(now: bool) -> None:
         waits.attached = now

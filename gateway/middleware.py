@@ -34,6 +34,8 @@ async def observed(request: web.Request, handler: Handler) -> web.StreamResponse
     if not response.prepared:
         response.headers[REQUEST_ID_HEADER] = trace.correlation_id
         response.headers["X-Content-Type-Options"] = "nosniff"
+        # Instead of the versions of what it is built with.
+        response.headers["Server"] = "eshop"
     return response
 
 
