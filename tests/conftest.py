@@ -7,6 +7,7 @@ import pytest
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import migrated_store
+from tests.shop import Shop, running_shop
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,10 @@ async def payments(cluster: EmbeddedCluster) -> AsyncIterator[Store[PaymentsUnit
     """The payments service's store, on a database of the test's own."""
     async with migrated_store(cluster.postgres_admin_url, "payments", PaymentsUnitOfWork) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def shop() -> Iterator[Shop]:
+    """The whole shop, started as its user does, with two of everything but projections."""
+    with running_shop("--scale", "orders=2,payments=2,gateway=2") as running:
+        yield running

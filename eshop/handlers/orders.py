@@ -148,7 +148,7 @@ def _outcome(body: Body) -> _Outcome | None:
 
 
 async def _apply_outcomes(uow: OrdersUnitOfWork, outcomes: Sequence[tuple[Message, _Outcome]]) -> None:
-    feed_seqs = await uow.users.lock(message.user_id for message, _ in outcomes)
+    feed_seqs = await uow.users.lock((message.user_id for message, _ in outcomes), add_missing=False)
     stored = await uow.orders.get(outcome.order_id for _, outcome in outcomes)
     lives = {order_id: order.life for order_id, order in stored.items()}
     history: list[HistoryEntry] = []
@@ -193,7 +193,7 @@ async def request_cancellation(
 
     An order that is cancelled already is not asked about again. The outcome comes by the feed.
     """
-    await uow.users.lock([user_id])
+    await uow.users.lock([user_id], add_missing=False)
     order = (await uow.orders.get([order_id])).get(order_id)
     if order is None or order.life.user_id != user_id:
         return None
@@ -212,7 +212,7 @@ async def ask_about_overdue(uow: OrdersUnitOfWork, orders_max: int, again_after_
     candidates = await uow.orders.overdue(orders_max)
     if not candidates:
         return 0
-    await uow.users.lock(user_id for _, user_id in candidates)
+    await uow.users.lock((user_id for _, user_id in candidates), add_missing=False)
     still = await uow.orders.ask_again([order_id for order_id, _ in candidates], again_after_seconds)
     await uow.outbox.append(
         [

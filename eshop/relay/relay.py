@@ -92,7 +92,7 @@ class Relay:
         """Take the lease, or return after a while without it."""
         if not self.is_active:
             asked_at = time.monotonic()
-            token = await self._database.transact(
+            token = await self._database.run_alone(
                 lambda session: take_lease(session, self._holder, LEASE_SECONDS)
             )
             if token is None:
@@ -124,7 +124,7 @@ class Relay:
             await asyncio.sleep(RENEW_SECONDS)
             asked_at = time.monotonic()
             try:
-                kept = await self._database.transact(
+                kept = await self._database.run_alone(
                     lambda session: renew_lease(session, self._token, LEASE_SECONDS)
                 )
             except TransientFault as error:
@@ -135,7 +135,7 @@ class Relay:
 
     async def _round(self) -> int:
         """Publish what is unsent, up to a bound, and mark what was published; return how many there were."""
-        unsent = await self._database.transact(lambda session: read_unsent(session, ROWS_MAX))
+        unsent = await self._database.run_alone(lambda session: read_unsent(session, ROWS_MAX))
         if not unsent:
             return 0
         _oldest.set(time.time() - unsent[0].created_at.timestamp())
@@ -162,7 +162,7 @@ class Relay:
         return groups
 
     async def _mark(self, sent: Sequence[Sent]) -> None:
-        if sent and not await self._database.transact(lambda session: mark_sent(session, sent, self._token)):
+        if sent and not await self._database.run_alone(lambda session: mark_sent(session, sent, self._token)):
             self._held_until = 0.0
             raise LeaseLost
 
@@ -170,7 +170,7 @@ class Relay:
         await self._publisher.reset()
         if self._token and self.is_active:
             with suppress(TransientFault):
-                await self._database.transact(lambda session: release_lease(session, self._token))
+                await self._database.run_alone(lambda session: release_lease(session, self._token))
         self._held_until = 0.0
 
     async def _pause(self, seconds: float) -> None:

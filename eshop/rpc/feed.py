@@ -38,5 +38,5 @@ async def feed_heads(store: Store[U], request: shared.FeedHeadsRequest) -> share
     """Return the last number of each user."""
     if len(request.user_ids) > USERS_MAX:
         raise InvalidRequest(f"at most {USERS_MAX} users a call")
-    heads = await store.transact(lambda uow: uow.feed.heads(list(request.user_ids)))
+    heads = await store.read(lambda uow: uow.feed.heads(list(request.user_ids)))
     return shared.FeedHeadsReply(head_seqs=heads)

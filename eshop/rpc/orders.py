@@ -74,7 +74,7 @@ class OrdersServicer(Base):
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:  # noqa: N802
         """Return the user's order."""
         order_id = _uuid(request.order_id)
-        found = await self._store.transact(lambda uow: uow.orders.get([order_id])) if order_id else {}
+        found = await self._store.read(lambda uow: uow.orders.get([order_id])) if order_id else {}
         order = found.get(order_id or "")
         if order is None or order.life.user_id != request.user_id:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
@@ -89,7 +89,7 @@ class OrdersServicer(Base):
             after = convert.moment(request.created_after)
         if request.HasField("created_before"):
             before = convert.moment(request.created_before)
-        found = await self._store.transact(
+        found = await self._store.read(
             lambda uow: uow.orders.page(
                 request.user_id,
                 limit=limit + 1,

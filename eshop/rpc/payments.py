@@ -59,7 +59,7 @@ class PaymentsServicer(Base):
     async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.Account:  # noqa: N802
         """Return the user's account."""
         check_user(request.user_id)
-        wallet = await self._store.transact(lambda uow: uow.wallets.get(request.user_id))
+        wallet = await self._store.read(lambda uow: uow.wallets.get(request.user_id))
         if not wallet.is_open:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no account")
         return _account(Account.of(wallet))

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import aiopg
 import psycopg2
@@ -25,6 +25,7 @@ LOCK_MS_MAX = 4_000
 IDLE_IN_TRANSACTION_MS_MAX = 5_000
 
 T = TypeVar("T")
+_Way = Callable[[Any, "Session", Callable[["Session"], Awaitable[Any]]], Awaitable[Any]]
 _DIALECT = PGDialect_psycopg2(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 _OPTIONS = (
     f"-c statement_timeout={STATEMENT_MS_MAX} -c lock_timeout={LOCK_MS_MAX}"
@@ -101,17 +102,24 @@ class Database:
         may be done or not, and has to be safe to repeat. Raises otherwise what ``work`` or the server raised,
         after ROLLBACK. A caller who is cancelled leaves the transaction running to its end.
         """
-        task = asyncio.create_task(self._unit(work))
+        return await self._shielded(self._unit(work, _transaction))
+
+    async def run_alone(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Run ``work``, which is one statement, as a transaction by itself; otherwise like ``transact``."""
+        return await self._shielded(self._unit(work, _alone))
+
+    async def _shielded(self, unit: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.create_task(unit)
         self._units.add(task)
         task.add_done_callback(self._units.discard)
         return await asyncio.shield(task)
 
-    async def _unit(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def _unit(self, work: Callable[[Session], Awaitable[T]], way: _Way) -> T:
         if self._pool is None:
             raise TransientFault("the database is not connected")
         try:
             async with self._pool.acquire() as connection, connection.cursor() as cursor:
-                return await _transaction(connection, Session(cursor), work)
+                return cast("T", await way(connection, Session(cursor), work))
         except asyncio.CancelledError as error:
             # aiopg turns a statement timeout at the server into a cancellation that nobody asked for.
             task = asyncio.current_task()
@@ -122,6 +130,10 @@ class Database:
             raise LockTimeout(str(error)) from error
         except (psycopg2.OperationalError, psycopg2.InterfaceError, TimeoutError, OSError) as error:
             raise TransientFault(str(error) or type(error).__name__) from error
+
+
+async def _alone(_connection: Any, session: Session, work: Callable[[Session], Awaitable[T]]) -> T:
+    return await work(session)
 
 
 async def _transaction(connection: Any, session: Session, work: Callable[[Session], Awaitable[T]]) -> T:

@@ -63,3 +63,7 @@ class Store(Generic[U]):
     async def transact(self, work: Callable[[U], Awaitable[T]]) -> T:
         """Run ``work`` in one transaction; see ``Database.transact``."""
         return await self.database.transact(lambda session: work(self._unit(session, self.doorbell)))
+
+    async def read(self, work: Callable[[U], Awaitable[T]]) -> T:
+        """Run ``work``, which reads by one statement; see ``Database.run_alone``."""
+        return await self.database.run_alone(lambda session: work(self._unit(session, self.doorbell)))

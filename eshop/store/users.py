@@ -27,10 +27,11 @@ class Users:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def lock(self, user_ids: Iterable[str]) -> dict[str, int]:
-        """Lock each user's row, inserting it where it is missing, and return the last feed numbers."""
+    async def lock(self, user_ids: Iterable[str], *, add_missing: bool = True) -> dict[str, int]:
+        """Lock the users' rows, by default inserting missing ones, and return the last feed numbers."""
         ids = sorted(set(user_ids))
-        await self._session.run(_ADD, user_ids=ids)
+        if add_missing:
+            await self._session.run(_ADD, user_ids=ids)
         locked = await self._session.run(_LOCK, user_ids=ids)
         return {row.user_id: row.feed_seq for row in locked}
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Integer, Text, func, select, tuple_
+from sqlalchemy import BigInteger, Integer, Text, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 
 from eshop.store.database import Session
@@ -16,13 +16,6 @@ _watermarks = ORDERS.tables["watermarks"]  # the same table in every service's d
 
 _COLUMNS = ("consumer", "topic", "partition", "next_offset")
 _KEY = (_watermarks.c.consumer, _watermarks.c.topic, _watermarks.c.partition)
-_keys = rows(consumer=Text, topic=Text, partition=Integer)
-_LOCK = (
-    select(_watermarks)
-    .where(tuple_(*_KEY).in_(select(_keys.c.consumer, _keys.c.topic, _keys.c.partition)))
-    .order_by(*_KEY)
-    .with_for_update()
-)
 _given = rows(consumer=Text, topic=Text, partition=Integer, next_offset=BigInteger)
 _insert = insert(_watermarks).from_select(
     _COLUMNS,
@@ -33,6 +26,11 @@ _insert = insert(_watermarks).from_select(
 _ADVANCE = _insert.on_conflict_do_update(
     index_elements=list(_KEY),
     set_={"next_offset": func.greatest(_watermarks.c.next_offset, _insert.excluded.next_offset)},
+).returning(
+    _watermarks.c.topic,
+    _watermarks.c.partition,
+    # What was stored before, of the row that this very statement has locked; nothing at the first time.
+    literal_column("coalesce(old.next_offset, 0)", BigInteger).label("before"),
 )
 
 
@@ -56,16 +54,11 @@ class Watermarks:
         first or between two messages. Offsets that come again are nothing special: the inbox has them.
         """
         spans = _spans(messages)
-        partitions = sorted(spans)
-        keys = [(self._consumer, topic, partition) for topic, partition in partitions]
-        stored = await self._session.run(_LOCK, **arrays(_COLUMNS[:3], keys))
-        next_offsets = {(row.topic, row.partition): row.next_offset for row in stored}
-        for key in partitions:
-            expected = next_offsets.get(key, 0)
-            if spans[key].first > expected:
-                raise WatermarkGap(_gap(*key, expected, spans[key].first))
-        ends = [(*key, spans[key[1:]].end) for key in keys]
-        await self._session.run(_ADVANCE, **arrays(_COLUMNS, ends))
+        ends = [(self._consumer, *key, span.end) for key, span in spans.items()]
+        for row in await self._session.run(_ADVANCE, **arrays(_COLUMNS, ends)):
+            first = spans[row.topic, row.partition].first
+            if first > row.before:
+                raise WatermarkGap(_gap(row.topic, row.partition, row.before, first))
 
 
 def _spans(messages: Sequence[Incoming]) -> dict[tuple[str, int], _Span]:
