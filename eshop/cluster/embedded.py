@@ -84,6 +84,7 @@ class EmbeddedCluster:
             self._folder.path, PartPorts.free(), settings or Settings(), ephemeral=self._temporary
         )
         self._processes: dict[PartName, Process] = {}
+        self._guardian: Guardian | None = None
 
     @property
     def kafka(self) -> str:
@@ -102,12 +103,12 @@ class EmbeddedCluster:
 
     def start(self) -> Self:
         """Fetch what is missing, start all parts, and return when they are ready."""
-        self._folder.lock()
-        jars, folder = locked_jars(), self._parts.kafka.jars
-        if missing := missing_jars(folder, jars):
-            fetch_jars(folder, missing, lambda _bytes: None)
-        self._guardian = Guardian((self._folder.lock_descriptor,))
         try:
+            self._folder.lock()
+            jars, folder = locked_jars(), self._parts.kafka.jars
+            if missing := missing_jars(folder, jars):
+                fetch_jars(folder, missing, lambda _bytes: None)
+            self._guardian = Guardian((self._folder.lock_descriptor,))
             self._parts.prepare()
             for part in (self._parts.kafka, self._parts.postgres, self._parts.valkey):
                 program = part.program()
@@ -126,7 +127,8 @@ class EmbeddedCluster:
             process.ask_to_stop()
         for process in self._processes.values():
             process.stop()
-        self._guardian.close()
+        if self._guardian is not None:
+            self._guardian.close()
         self._folder.unlock()
         if self._temporary:
             remove_folder(self._folder.path / "postgres")
