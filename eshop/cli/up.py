@@ -78,6 +78,7 @@ def up(
         "valkey": valkey_port,
     }
     numbers = parse_scale(scale or ())
+    fetch_with_progress(Settings())
     folder = _temporary_folder(data) if ephemeral else data_folder(data)
     if detach:
         _detach(folder)
@@ -96,7 +97,6 @@ def up(
 def _run(folder: DataFolder, plan: Plan, stop_wanted: threading.Event, ephemeral: bool, quiet: bool) -> None:
     began = time.monotonic()
     settings = Settings()
-    fetch_with_progress(settings)
     parts = Parts.of(folder.path, plan.parts, settings, ephemeral=ephemeral)
     screen = Screen(folder.log("launcher"))
     launcher = Launcher(folder, plan, parts, settings, screen.announce, stop_wanted)

@@ -23,6 +23,7 @@ DOWNLOADS_AT_ONCE = 6
 ATTEMPTS_MAX = 3
 RETRY_SECONDS = 1.0
 HTTP_TIMEOUT_SECONDS = 30
+ABANDONED_SECONDS = 3600
 
 #: Told of every piece of a download: the number of bytes that arrived.
 Progress = Callable[[int], None]
@@ -76,11 +77,19 @@ def fetch_jars(folder: Path, jars: tuple[Jar, ...], progress: Progress) -> None:
     Needs the network. Two processes may do it at the same time.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder)
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as staging,
         ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool,
     ):
         list(pool.map(lambda jar: _fetch_one(folder, Path(staging), jar, progress), jars))
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what fetches left that were killed; a younger one may be at work."""
+    for staging in folder.glob(".fetch-*"):
+        if time.time() - staging.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def class_path(folder: Path, jars: tuple[Jar, ...]) -> str:
@@ -106,7 +115,7 @@ def _fetch_one(folder: Path, staging: Path, jar: Jar, progress: Progress) -> Non
             break
         except (OSError, RuntimeError) as error:  # what requests and jgo raise
             if attempt == ATTEMPTS_MAX:
-                reason = str(error).splitlines()[0][:200]
+                reason = str(error) if type(error) is OSError else type(error).__name__
                 raise ClusterError(
                     f"cannot download {jar.artifact} {jar.version}: {reason}. "
                     "Check the network and start again."

@@ -66,6 +66,7 @@ class Postgres:
             (str(self._binaries() / "postgres"), "-D", str(data), *words),
             data,
             lambda: postgres_is_ready(self.port),
+            env=os.environ | {"LC_ALL": "C"},  # macOS' Postgres refuses a locale that is not there
             before_start=lambda: clear_leftovers(data),
             user=unprivileged_user(),
             stop_signal=signal.SIGINT,
@@ -157,6 +158,6 @@ def clear_leftovers(data: Path) -> None:
 
 def _runs_in(process: psutil.Process, data: Path) -> bool:
     try:
-        return process.info["name"].startswith("postgres") and process.cwd() == str(data)
+        return (process.info["name"] or "").startswith("postgres") and process.cwd() == str(data)
     except psutil.Error:
         return False
