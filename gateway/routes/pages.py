@@ -8,7 +8,9 @@ from aiohttp import web
 _TYPES = {"index.html": "text/html", "shop.js": "text/javascript", "shop.css": "text/css"}
 _HEADERS = {
     "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:; frame-ancestors 'none'"
+    ),
     "Referrer-Policy": "no-referrer",
 }
 
