@@ -33,7 +33,7 @@ class App(typer.Typer):
         except ValidationError as error:
             fail("settings: " + "; ".join(_setting_error(found) for found in error.errors()))
         except Exception as error:  # noqa: BLE001  (the border of the program)
-            fail(f"{type(error).__name__}: {str(error).strip()}")
+            fail(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
 
 
 def _setting_error(found: Any) -> str:

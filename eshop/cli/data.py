@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import Annotated
 
 import typer
+from aiokafka.errors import KafkaError
 
 from eshop.cli.console import DataOption, console, data_folder
 from eshop.cluster.errors import ClusterError
 from eshop.cluster.os_user import remove_folder
-from eshop.relay.topics import ensure_topics
+from eshop.relay.topics import TopicMismatch, ensure_topics
 from eshop.settings import Settings
 
 
@@ -52,7 +53,10 @@ def topics() -> None:
     Example: [bold]ESHOP_KAFKA=127.0.0.1:9092 eshop topics[/]
     """
     settings = Settings()
-    asyncio.run(ensure_topics(settings.kafka, settings.topic_prefix))
+    try:
+        asyncio.run(ensure_topics(settings.kafka, settings.topic_prefix))
+    except (KafkaError, TopicMismatch, TimeoutError) as error:
+        raise ClusterError(f"topics on {settings.kafka}: {error or type(error).__name__}") from error
     console.print(f"every topic is on {settings.kafka}", markup=False)
 
 
@@ -71,6 +75,10 @@ def migrate(
     admin_url = settings.admin_url()
     if admin_url is None:
         raise ClusterError("ESHOP_ADMIN_DATABASE_URL is empty: it names who may create databases")
+    if settings.database_url is not None and service is None:
+        raise ClusterError(
+            "ESHOP_DATABASE_URL is one service's: say which, `eshop migrate orders` or `payments`"
+        )
     for database in [service] if service else list(Database):
         store_migrate(database.value, settings.service_database_url(database.value), admin_url)
         console.print(f"{database.value}: migrated", markup=False)
