@@ -1,6 +1,7 @@
 """What all tests share: one cluster of real Kafka, Postgres and Valkey, started when the first test asks."""
 
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
@@ -36,3 +37,13 @@ def shop() -> Iterator[Shop]:
     """The whole shop, started as its user does, with two of everything but projections."""
     with running_shop("--scale", "orders=2,payments=2,gateway=2") as running:
         yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a skip fail where everything that tests need is said to be there."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("ESHOP_TESTS_FAIL_ON_SKIP"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and nothing may be: {report.longrepr}"
+    return report
