@@ -25,8 +25,9 @@ from tests.builders import new_database_url
 def test_many_workers_starting_at_once_make_one_database(cluster: EmbeddedCluster, service: str) -> None:
     database_url = new_database_url(cluster.postgres_admin_url, service)
     with ThreadPoolExecutor(6) as pool:
-        for started in [pool.submit(migrate, service, database_url, cluster.postgres_admin_url) for _ in range(6)]:
-            started.result()
+        workers = [pool.submit(migrate, service, database_url, cluster.postgres_admin_url) for _ in range(6)]
+        for worker in workers:
+            worker.result()
     url = make_url(database_url).set(drivername="postgresql+psycopg2")
     engine = create_engine(url)
     try:
