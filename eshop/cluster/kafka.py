@@ -14,7 +14,8 @@ from eshop.cluster.process import Program
 
 #: Fixed, so that a format that is done again after an interruption makes the same cluster.
 CLUSTER_ID = "ZXNob3AtZGV2LWNsdXN0ZQ"
-HEAP = ("-Xms128m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError")
+#: The quick compiler only: ready after 2.9 s and 3.0 s of CPU in place of 5.9 s and 4.9 s (two busy cores).
+JVM = ("-Xms128m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError", "-XX:TieredStopAtLevel=1")
 STOP_SECONDS_MAX = 15.0
 FORMAT_SECONDS_MAX = 60.0
 
@@ -126,4 +127,4 @@ class Kafka:
     def _java(self, main_class: str, *arguments: str) -> tuple[str, ...]:
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
         jars = class_path(self.jars, locked_jars())
-        return (str(self.java.path), *HEAP, logging, "-cp", jars, main_class, *arguments)
+        return (str(self.java.path), *JVM, logging, "-cp", jars, main_class, *arguments)
