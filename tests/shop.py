@@ -40,7 +40,8 @@ class Shop:
 
     def gateways(self) -> list[str]:
         """Return the gateways' addresses."""
-        return [f"http://127.0.0.1:{self.ports[name]['http']}" for name in ("gateway", "gateway-2")]
+        names = sorted(name for name in self.ports if name.startswith("gateway"))
+        return [f"http://127.0.0.1:{self.ports[name]['http']}" for name in names]
 
     @contextmanager
     def database(self, name: str) -> Iterator["Query"]:

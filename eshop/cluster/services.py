@@ -113,7 +113,7 @@ def service_program(service: Service, plan: Plan, parts: Parts, data: Path) -> P
     folder.mkdir(parents=True, exist_ok=True)
     words = ["gateway"]
     if service.kind != "gateway":
-        words = ["faust", "-A", f"eshop.{service.kind}", "worker", "-l", "info"]
+        words = ["faust", "-L", "uvloop", "-A", f"eshop.{service.kind}", "worker", "-l", "info"]
     return Program(
         service.name,
         (sys.executable, "-m", *words),
