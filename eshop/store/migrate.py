@@ -7,9 +7,11 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg2
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from psycopg2 import sql
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
-from sqlalchemy import create_engine, text
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, parse_dsn
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
 logger = logging.getLogger(__name__)
@@ -29,8 +31,8 @@ def migrate(service: str, url: str, admin_url: str) -> None:
     may create both. Blocks; other callers wait for their turn. Raises psycopg2.OperationalError where
     Postgres can't be reached.
     """
-    target = urlsplit(url)
-    database, role, password = target.path.lstrip("/"), target.username or "", target.password or ""
+    target = parse_dsn(url)
+    database, role, password = (target.get(name, "") for name in ("dbname", "user", "password"))
     connection = psycopg2.connect(admin_url, connect_timeout=_CONNECT_SECONDS_MAX)
     try:
         connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
@@ -78,11 +80,23 @@ def _upgrade(service: str, url: str, owner: str, role: str) -> None:
             config.set_main_option("version_locations", str(_MIGRATIONS / service / "versions"))
             config.set_main_option("path_separator", "os")
             config.attributes["connection"] = connection
+            if _is_newer(connection, config):
+                logger.warning(
+                    "the %s database is of a newer version than this worker: left as it is", service
+                )
+                return
             command.upgrade(config, "head")
             for grant in _grants(service, role):
                 connection.execute(text(grant))
     finally:
         engine.dispose()
+
+
+def _is_newer(connection: Connection, config: Config) -> bool:
+    """Tell whether the database has a version that this code does not know yet."""
+    current = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    return current is not None and current not in known
 
 
 def _grants(service: str, role: str) -> list[str]:

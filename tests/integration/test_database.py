@@ -15,7 +15,7 @@ from eshop.cluster.embedded import EmbeddedCluster
 from eshop.store import database as database_module
 from eshop.store.database import Database, Session
 from eshop.store.faults import LockTimeout, TransientFault
-from eshop.store.migrate import migrate
+from eshop.store.migrate import migrate, on_database
 from eshop.store.schema import METADATA
 from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import new_database_url
@@ -136,9 +136,8 @@ async def test_failed_work_leaves_nothing(orders: Store[OrdersUnitOfWork]) -> No
 async def test_full_pool_is_a_transient_fault(
     orders: Store[OrdersUnitOfWork], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "POOL_CONNECTIONS_MAX", 1)
     monkeypatch.setattr(database_module, "ACQUIRE_SECONDS_MAX", 0.2)
-    database = Database(orders.database.url, "small")
+    database = Database(orders.database.url, "small", connections_max=1)
     await database.open()
     begun, done = asyncio.Event(), asyncio.Event()
 
@@ -153,3 +152,18 @@ async def test_full_pool_is_a_transient_fault(
     done.set()
     await holder
     await database.close()
+
+
+def test_worker_of_the_version_before_leaves_a_newer_database_as_it_is(cluster: EmbeddedCluster) -> None:
+    database_url = new_database_url(cluster.postgres_admin_url, "orders")
+    migrate("orders", database_url, cluster.postgres_admin_url)
+    connection = psycopg2.connect(on_database(cluster.postgres_admin_url, database_url))
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE alembic_version SET version_num = '9999'")
+        migrate("orders", database_url, cluster.postgres_admin_url)
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT version_num FROM alembic_version")
+            assert cursor.fetchall() == [("9999",)]
+    finally:
+        connection.close()
