@@ -22,10 +22,10 @@ class OrderCreated(Body):
 
 
 class OrderCancellationRequested(Body):
-    """Someone wants the order ended: the user, or the deadline task, which asks until it is."""
+    """Someone wants the order ended: the user, the deadline task, which asks until it is, or an operator."""
 
     order_id: UuidText
-    reason: Literal["user", "timeout"]
+    reason: Literal["user", "timeout", "refunded"]
 
 
 class OrderFinished(Body):

@@ -5,7 +5,7 @@ from typing import Literal
 from eshop.contracts.bodies import AmountMinor, BalanceMinor, Body, Currency, Ordinal, UuidText
 
 RefusalReason = Literal[
-    "insufficient_funds", "no_account", "currency_mismatch", "account_frozen", "timeout", "user"
+    "insufficient_funds", "no_account", "currency_mismatch", "account_frozen", "timeout", "user", "refunded"
 ]
 
 
@@ -31,6 +31,14 @@ class AccountToppedUp(WalletChanged):
 
 class AccountClosed(WalletChanged):
     """The user's empty wallet is gone."""
+
+
+class AccountFrozen(WalletChanged):
+    """An operator has the account's new orders refused."""
+
+
+class AccountUnfrozen(WalletChanged):
+    """An operator has lifted the freeze."""
 
 
 class PaymentCaptured(WalletChanged):

@@ -44,6 +44,8 @@ PAYMENTS_EVENTS = Topic(
         "AccountOpened",
         "AccountToppedUp",
         "AccountClosed",
+        "AccountFrozen",
+        "AccountUnfrozen",
         "PaymentCaptured",
         "PaymentRefused",
         "PaymentRefunded",

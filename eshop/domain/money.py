@@ -4,8 +4,11 @@ import re
 
 #: The most that one order or one top-up may be worth.
 AMOUNT_MINOR_MAX = 1_000_000_000
-#: The most that a top-up may bring a wallet to: far below where a sum could leave 64 bits.
+#: The most that a top-up may bring a wallet to.
 BALANCE_MINOR_MAX = 1_000_000_000_000
+#: The most that may ever come into one wallet from outside. Refunds only bring back what captures took, so no
+#: sum over a wallet's transfers is larger: 64 bits never overflow, and JSON readers see every number exactly.
+TOPPED_UP_MINOR_MAX = 1_000_000_000_000_000
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
 

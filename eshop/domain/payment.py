@@ -120,6 +120,8 @@ def _pay(wallet: Wallet, order: PayOrder, transfer_id: str) -> Settlement:
 def _why_not(wallet: Wallet, order: PayOrder) -> str | None:
     if not wallet.is_open:
         return "no_account"
+    if wallet.is_frozen:
+        return "account_frozen"
     if wallet.currency != order.currency:
         return "currency_mismatch"
     if wallet.balance_minor < order.amount_minor:

@@ -30,6 +30,8 @@ def test_order_within_the_balance_is_captured() -> None:
         (Wallet("ann", 1, 0, "USD"), "insufficient_funds"),
         (Wallet("ann", 2, 69, "USD"), "insufficient_funds"),
         (Wallet("ann", 2, 100, "EUR"), "currency_mismatch"),
+        (Wallet("ann", 2, 100, "USD", is_frozen=True), "account_frozen"),
+        (Wallet("ann", 2, 0, "USD", is_closed=True), "no_account"),
     ],
 )
 def test_order_that_cannot_be_paid_is_refused_and_moves_nothing(wallet: Wallet, reason: str) -> None:
