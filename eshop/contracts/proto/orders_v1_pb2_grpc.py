@@ -55,6 +55,11 @@ class OrdersStub:
                 request_serializer=eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.CancelOrderRequest.SerializeToString,
                 response_deserializer=eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.CancelOrderReply.FromString,
                 _registered_method=True)
+        self.RefundOrder = channel.unary_unary(
+                '/eshop.orders.v1.Orders/RefundOrder',
+                request_serializer=eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.RefundOrderRequest.SerializeToString,
+                response_deserializer=eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.RefundOrderReply.FromString,
+                _registered_method=True)
         self.ReadFeed = channel.unary_unary(
                 '/eshop.orders.v1.Orders/ReadFeed',
                 request_serializer=eshop_dot_contracts_dot_proto_dot_shared__v1__pb2.ReadFeedRequest.SerializeToString,
@@ -98,6 +103,13 @@ class OrdersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RefundOrder(self, request, context):
+        """For operators: end an order without a charge, for a stated reason. NOT_FOUND where there is no such order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadFeed(self, request, context):
         """A user's status changes after a feed number, in order.
         """
@@ -134,6 +146,11 @@ def add_OrdersServicer_to_server(servicer, server):
                     servicer.CancelOrder,
                     request_deserializer=eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.CancelOrderRequest.FromString,
                     response_serializer=eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.CancelOrderReply.SerializeToString,
+            ),
+            'RefundOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundOrder,
+                    request_deserializer=eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.RefundOrderRequest.FromString,
+                    response_serializer=eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.RefundOrderReply.SerializeToString,
             ),
             'ReadFeed': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadFeed,
@@ -254,6 +271,33 @@ class Orders:
             '/eshop.orders.v1.Orders/CancelOrder',
             eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.CancelOrderRequest.SerializeToString,
             eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.CancelOrderReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefundOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eshop.orders.v1.Orders/RefundOrder',
+            eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.RefundOrderRequest.SerializeToString,
+            eshop_dot_contracts_dot_proto_dot_orders__v1__pb2.RefundOrderReply.FromString,
             options,
             channel_credentials,
             insecure,

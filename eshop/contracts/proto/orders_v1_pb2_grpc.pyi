@@ -40,6 +40,8 @@ class OrdersStub:
     """A page of one user's orders, newest first."""
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_orders_v1_pb2.CancelOrderRequest, _orders_v1_pb2.CancelOrderReply]
     """Ask for an order's cancellation. Its outcome comes by the feed."""
+    RefundOrder: _grpc.UnaryUnaryMultiCallable[_orders_v1_pb2.RefundOrderRequest, _orders_v1_pb2.RefundOrderReply]
+    """For operators: end an order without a charge, for a stated reason. NOT_FOUND where there is no such order."""
     ReadFeed: _grpc.UnaryUnaryMultiCallable[_shared_v1_pb2.ReadFeedRequest, _orders_v1_pb2.ReadFeedReply]
     """A user's status changes after a feed number, in order."""
     FeedHeads: _grpc.UnaryUnaryMultiCallable[_shared_v1_pb2.FeedHeadsRequest, _shared_v1_pb2.FeedHeadsReply]
@@ -56,6 +58,8 @@ class OrdersAsyncStub(OrdersStub):
     """A page of one user's orders, newest first."""
     CancelOrder: _aio.UnaryUnaryMultiCallable[_orders_v1_pb2.CancelOrderRequest, _orders_v1_pb2.CancelOrderReply]  # type: ignore[assignment]
     """Ask for an order's cancellation. Its outcome comes by the feed."""
+    RefundOrder: _aio.UnaryUnaryMultiCallable[_orders_v1_pb2.RefundOrderRequest, _orders_v1_pb2.RefundOrderReply]  # type: ignore[assignment]
+    """For operators: end an order without a charge, for a stated reason. NOT_FOUND where there is no such order."""
     ReadFeed: _aio.UnaryUnaryMultiCallable[_shared_v1_pb2.ReadFeedRequest, _orders_v1_pb2.ReadFeedReply]  # type: ignore[assignment]
     """A user's status changes after a feed number, in order."""
     FeedHeads: _aio.UnaryUnaryMultiCallable[_shared_v1_pb2.FeedHeadsRequest, _shared_v1_pb2.FeedHeadsReply]  # type: ignore[assignment]
@@ -93,6 +97,14 @@ class OrdersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orders_v1_pb2.CancelOrderReply, _abc.Awaitable[_orders_v1_pb2.CancelOrderReply]]:
         """Ask for an order's cancellation. Its outcome comes by the feed."""
+
+    @_abc_1.abstractmethod
+    def RefundOrder(
+        self,
+        request: _orders_v1_pb2.RefundOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orders_v1_pb2.RefundOrderReply, _abc.Awaitable[_orders_v1_pb2.RefundOrderReply]]:
+        """For operators: end an order without a charge, for a stated reason. NOT_FOUND where there is no such order."""
 
     @_abc_1.abstractmethod
     def ReadFeed(

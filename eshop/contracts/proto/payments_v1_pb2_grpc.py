@@ -45,6 +45,21 @@ class PaymentsStub:
                 request_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.TopUpRequest.SerializeToString,
                 response_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.FromString,
                 _registered_method=True)
+        self.CloseAccount = channel.unary_unary(
+                '/eshop.payments.v1.Payments/CloseAccount',
+                request_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.CloseAccountRequest.SerializeToString,
+                response_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.FromString,
+                _registered_method=True)
+        self.SetFrozen = channel.unary_unary(
+                '/eshop.payments.v1.Payments/SetFrozen',
+                request_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.SetFrozenRequest.SerializeToString,
+                response_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.FromString,
+                _registered_method=True)
+        self.ListTransfers = channel.unary_unary(
+                '/eshop.payments.v1.Payments/ListTransfers',
+                request_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.ListTransfersRequest.SerializeToString,
+                response_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.ListTransfersReply.FromString,
+                _registered_method=True)
         self.GetAccount = channel.unary_unary(
                 '/eshop.payments.v1.Payments/GetAccount',
                 request_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.GetAccountRequest.SerializeToString,
@@ -74,6 +89,27 @@ class PaymentsServicer:
 
     def TopUp(self, request, context):
         """Add money from outside.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseAccount(self, request, context):
+        """Close an account that is empty.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetFrozen(self, request, context):
+        """For operators: have an account's new orders refused, or lift that, for a stated reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTransfers(self, request, context):
+        """A page of what moved in one user's wallet, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +148,21 @@ def add_PaymentsServicer_to_server(servicer, server):
                     servicer.TopUp,
                     request_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.TopUpRequest.FromString,
                     response_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.SerializeToString,
+            ),
+            'CloseAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseAccount,
+                    request_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.CloseAccountRequest.FromString,
+                    response_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.SerializeToString,
+            ),
+            'SetFrozen': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetFrozen,
+                    request_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.SetFrozenRequest.FromString,
+                    response_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.SerializeToString,
+            ),
+            'ListTransfers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTransfers,
+                    request_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.ListTransfersRequest.FromString,
+                    response_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.ListTransfersReply.SerializeToString,
             ),
             'GetAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAccount,
@@ -183,6 +234,87 @@ class Payments:
             '/eshop.payments.v1.Payments/TopUp',
             eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.TopUpRequest.SerializeToString,
             eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eshop.payments.v1.Payments/CloseAccount',
+            eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.CloseAccountRequest.SerializeToString,
+            eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetFrozen(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eshop.payments.v1.Payments/SetFrozen',
+            eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.SetFrozenRequest.SerializeToString,
+            eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTransfers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eshop.payments.v1.Payments/ListTransfers',
+            eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.ListTransfersRequest.SerializeToString,
+            eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.ListTransfersReply.FromString,
             options,
             channel_credentials,
             insecure,

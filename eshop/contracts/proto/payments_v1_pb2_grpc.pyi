@@ -36,6 +36,12 @@ class PaymentsStub:
     """Open the user's only account."""
     TopUp: _grpc.UnaryUnaryMultiCallable[_payments_v1_pb2.TopUpRequest, _payments_v1_pb2.AccountResult]
     """Add money from outside."""
+    CloseAccount: _grpc.UnaryUnaryMultiCallable[_payments_v1_pb2.CloseAccountRequest, _payments_v1_pb2.AccountResult]
+    """Close an account that is empty."""
+    SetFrozen: _grpc.UnaryUnaryMultiCallable[_payments_v1_pb2.SetFrozenRequest, _payments_v1_pb2.AccountResult]
+    """For operators: have an account's new orders refused, or lift that, for a stated reason."""
+    ListTransfers: _grpc.UnaryUnaryMultiCallable[_payments_v1_pb2.ListTransfersRequest, _payments_v1_pb2.ListTransfersReply]
+    """A page of what moved in one user's wallet, newest first."""
     GetAccount: _grpc.UnaryUnaryMultiCallable[_payments_v1_pb2.GetAccountRequest, _payments_v1_pb2.Account]
     """NOT_FOUND where the user has no account."""
     ReadFeed: _grpc.UnaryUnaryMultiCallable[_shared_v1_pb2.ReadFeedRequest, _payments_v1_pb2.ReadFeedReply]
@@ -50,6 +56,12 @@ class PaymentsAsyncStub(PaymentsStub):
     """Open the user's only account."""
     TopUp: _aio.UnaryUnaryMultiCallable[_payments_v1_pb2.TopUpRequest, _payments_v1_pb2.AccountResult]  # type: ignore[assignment]
     """Add money from outside."""
+    CloseAccount: _aio.UnaryUnaryMultiCallable[_payments_v1_pb2.CloseAccountRequest, _payments_v1_pb2.AccountResult]  # type: ignore[assignment]
+    """Close an account that is empty."""
+    SetFrozen: _aio.UnaryUnaryMultiCallable[_payments_v1_pb2.SetFrozenRequest, _payments_v1_pb2.AccountResult]  # type: ignore[assignment]
+    """For operators: have an account's new orders refused, or lift that, for a stated reason."""
+    ListTransfers: _aio.UnaryUnaryMultiCallable[_payments_v1_pb2.ListTransfersRequest, _payments_v1_pb2.ListTransfersReply]  # type: ignore[assignment]
+    """A page of what moved in one user's wallet, newest first."""
     GetAccount: _aio.UnaryUnaryMultiCallable[_payments_v1_pb2.GetAccountRequest, _payments_v1_pb2.Account]  # type: ignore[assignment]
     """NOT_FOUND where the user has no account."""
     ReadFeed: _aio.UnaryUnaryMultiCallable[_shared_v1_pb2.ReadFeedRequest, _payments_v1_pb2.ReadFeedReply]  # type: ignore[assignment]
@@ -73,6 +85,30 @@ class PaymentsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_v1_pb2.AccountResult, _abc.Awaitable[_payments_v1_pb2.AccountResult]]:
         """Add money from outside."""
+
+    @_abc_1.abstractmethod
+    def CloseAccount(
+        self,
+        request: _payments_v1_pb2.CloseAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_v1_pb2.AccountResult, _abc.Awaitable[_payments_v1_pb2.AccountResult]]:
+        """Close an account that is empty."""
+
+    @_abc_1.abstractmethod
+    def SetFrozen(
+        self,
+        request: _payments_v1_pb2.SetFrozenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_v1_pb2.AccountResult, _abc.Awaitable[_payments_v1_pb2.AccountResult]]:
+        """For operators: have an account's new orders refused, or lift that, for a stated reason."""
+
+    @_abc_1.abstractmethod
+    def ListTransfers(
+        self,
+        request: _payments_v1_pb2.ListTransfersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_v1_pb2.ListTransfersReply, _abc.Awaitable[_payments_v1_pb2.ListTransfersReply]]:
+        """A page of what moved in one user's wallet, newest first."""
 
     @_abc_1.abstractmethod
     def GetAccount(
