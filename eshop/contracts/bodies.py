@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 #: 2**53 - 1: a reader in any language, JavaScript among them, reads it exactly.
 INTEGER_MAX = 9_007_199_254_740_991
 
-UserId = Annotated[str, Field(min_length=1, max_length=128)]
+#: Any text that Postgres can hold.
+UserId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]*$")]
 UuidText = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 AmountMinor = Annotated[int, Field(gt=0, le=INTEGER_MAX)]

@@ -11,6 +11,21 @@ from uuid import UUID
 Headers = list[tuple[str, bytes]]
 
 _SPEC_VERSION = "1.0"
+#: What follows from a message carries its headers on, and the broker refuses what is too large.
+HEADER_CHARACTERS_MAX = 255
+#: Others are tolerated, whatever is in them.
+_READ = frozenset(
+    {
+        "ce_id",
+        "ce_type",
+        "ce_source",
+        "ce_dataschema",
+        "ce_time",
+        "correlation_id",
+        "causation_id",
+        "traceparent",
+    }
+)
 
 
 class UndecodableMessage(ValueError):
@@ -51,7 +66,7 @@ class Envelope:
     def from_headers(cls, headers: Iterable[tuple[str, bytes]]) -> "Envelope":
         """Read the envelope; raise UndecodableMessage where a header is missing or malformed."""
         try:
-            text = {name: value.decode() for name, value in headers}
+            text = {name: _text(value) for name, value in headers if name in _READ}
             return cls(
                 message_id=str(UUID(text["ce_id"])),
                 type=text["ce_type"],
@@ -66,3 +81,11 @@ class Envelope:
             raise UndecodableMessage(f"header {missing} is missing") from missing
         except (UnicodeDecodeError, ValueError, AttributeError) as error:
             raise UndecodableMessage(f"a header is malformed: {error}") from error
+
+
+def _text(value: bytes) -> str:
+    """Return a header's text; raise ValueError where it is no text that Postgres can hold."""
+    text = value.decode()
+    if len(text) > HEADER_CHARACTERS_MAX or "\x00" in text:
+        raise ValueError(f"it is longer than {HEADER_CHARACTERS_MAX} characters, or holds a NUL")
+    return text

@@ -126,3 +126,21 @@ def test_catalogue_has_every_message_once_and_all_topics_keyed_alike() -> None:
 def test_envelope_survives_headers() -> None:
     envelope = Envelope.from_headers(headers_of(ORDER_CREATED))
     assert Envelope.from_headers(envelope.to_headers()) == envelope
+
+
+@pytest.mark.parametrize("name", ["correlation_id", "causation_id", "traceparent", "ce_type"])
+@pytest.mark.parametrize("text", [b"a\x00b", b"x" * 100_000, b"\xff"])
+def test_header_that_could_not_be_carried_on_is_undecodable(name: str, text: bytes) -> None:
+    headers = [pair for pair in headers_of(ORDER_CREATED) if pair[0] != name]
+    with pytest.raises(UndecodableMessage):
+        decode(ORIGIN, b"ann", value_of(ORDER_CREATED), [*headers, (name, text)])
+
+
+def test_header_that_nobody_reads_may_hold_anything() -> None:
+    decode(ORIGIN, b"ann", value_of(ORDER_CREATED), [*headers_of(ORDER_CREATED), ("other", b"\xff\x00")])
+
+
+def test_user_that_postgres_could_not_hold_is_undecodable() -> None:
+    value = json.dumps({**ORDER_CREATED["value"], "user_id": "a\x00b"}).encode()
+    with pytest.raises(UndecodableMessage):
+        decode(ORIGIN, b"a\x00b", value, headers_of(ORDER_CREATED))
