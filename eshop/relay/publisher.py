@@ -1,5 +1,6 @@
 """Publishes rows of the outbox to one partition at a time, in order."""
 
+import logging
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
@@ -8,6 +9,8 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from eshop.contracts.envelope import Envelope
 from eshop.store.outbox import Outgoing, Sent, Unsent
+
+logger = logging.getLogger(__name__)
 
 #: How long the broker may take to have a batch on all replicas.
 REQUEST_MS_MAX = 10_000
@@ -68,8 +71,12 @@ class Publisher:
         """Drop the producer: the next call makes a new one."""
         producer, self._producer = self._producer, None
         self._partitions.clear()
-        if producer is not None:
+        if producer is None:
+            return
+        try:
             await producer.stop()
+        except Exception:
+            logger.exception("the old producer did not stop cleanly")
 
     async def _started(self) -> AIOKafkaProducer:
         if self._producer is None:

@@ -5,12 +5,16 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+import psycopg2.errors
+import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.messages import Message, Origin, decode
 from eshop.contracts.topics import ORDERS_EVENTS
+from eshop.handlers.announce import Cause
 from eshop.handlers.orders import place_orders
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay
@@ -137,3 +141,31 @@ async def test_relay_whose_lease_was_taken_marks_nothing_and_loses_nothing(
         await until_active(relay, False)
         assert await orders.database.transact(lambda session: read_unsent(session, 1))
         await until_all_sent(orders)  # once the other one's lease has expired
+
+
+async def test_message_that_the_broker_would_refuse_never_gets_into_the_outbox(orders: Orders) -> None:
+    request = replace(place_order("ann"), cause=Cause("c" * 2_000_000, "causation"))
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        await orders.transact(lambda uow: place_orders(uow, [request], 60))
+
+
+async def test_producer_that_does_not_stop_cleanly_is_dropped_all_the_same(
+    cluster: EmbeddedCluster, orders: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = await topic_prefix(cluster.kafka)
+    publisher = Publisher(cluster.kafka, prefix)
+    await orders.transact(lambda uow: place_orders(uow, [place_order("ann")], 60))
+    (row,) = await orders.database.transact(lambda session: read_unsent(session, 1))
+    partition = await publisher.partition_of(row.message)
+    assert publisher._producer is not None
+    stop = publisher._producer.stop
+
+    async def fail() -> None:
+        await stop()
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(publisher._producer, "stop", fail)
+    await publisher.reset()
+    sent, error = await publisher.publish(ORDERS_EVENTS.name, partition, [row])
+    assert (len(sent), error) == (1, None)
+    await publisher.reset()

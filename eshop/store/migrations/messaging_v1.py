@@ -28,7 +28,8 @@ CREATE TABLE outbox (
     sent_at timestamptz,
     sent_partition integer,
     sent_offset bigint,
-    CHECK ((sent_at IS NULL) = (sent_offset IS NULL))
+    CHECK ((sent_at IS NULL) = (sent_offset IS NULL)),
+    CHECK (octet_length(correlation_id) + octet_length(causation_id) + octet_length(traceparent) <= 4096)
 );
 CREATE INDEX outbox_unsent ON outbox (outbox_id) WHERE sent_at IS NULL;
 CREATE INDEX outbox_created_at ON outbox USING brin (created_at);
