@@ -12,6 +12,10 @@ from eshop.rpc.server import InvalidRequest
 
 USER_ID_CHARACTERS_MAX = 128
 KEY_CHARACTERS_MAX = 255
+#: They travel in the headers of every message that follows, which the broker bounds.
+TRACE_CHARACTERS_MAX = 128
+#: SHA-256.
+FINGERPRINT_BYTES_MAX = 32
 
 
 def timestamp(at: datetime) -> Timestamp:
@@ -22,8 +26,11 @@ def timestamp(at: datetime) -> Timestamp:
 
 
 def moment(stamp: Timestamp) -> datetime:
-    """Return a protobuf time in UTC."""
-    return stamp.ToDatetime(tzinfo=UTC)
+    """Return a protobuf time in UTC; raise InvalidRequest where no calendar has it."""
+    try:
+        return stamp.ToDatetime(tzinfo=UTC)
+    except ValueError as error:
+        raise InvalidRequest("a time is out of range") from error
 
 
 def cause_of(context: shared.RequestContext, fallback_id: str) -> Cause:
@@ -37,11 +44,18 @@ def refusal(refused: Refusal) -> shared.Refusal:
     return shared.Refusal(code=refused.code, detail=refused.detail)
 
 
+def check_text(name: str, text: str, characters_max: int) -> str:
+    """Return the text; raise InvalidRequest where it is too long, or Postgres could not hold it."""
+    if len(text) > characters_max or "\x00" in text:
+        raise InvalidRequest(f"{name} is malformed")
+    return text
+
+
 def check_user(user_id: str) -> str:
     """Return the user's id; raise InvalidRequest where it can't be one."""
-    if not 0 < len(user_id) <= USER_ID_CHARACTERS_MAX or "\x00" in user_id:
-        raise InvalidRequest("user_id is missing or malformed")
-    return user_id
+    if not user_id:
+        raise InvalidRequest("user_id is missing")
+    return check_text("user_id", user_id, USER_ID_CHARACTERS_MAX)
 
 
 def check_amount(amount_minor: int) -> int:
@@ -59,12 +73,13 @@ def check_currency(currency: str) -> str:
 
 
 def check_context(context: shared.RequestContext) -> None:
-    """Raise InvalidRequest where a request's user or key can't be one."""
+    """Raise InvalidRequest where what a request says about itself can't be stored."""
     check_user(context.user_id)
-    if len(context.idempotency_key) > KEY_CHARACTERS_MAX or "\x00" in context.idempotency_key:
-        raise InvalidRequest("idempotency_key is malformed")
-    if context.idempotency_key and not context.fingerprint:
-        raise InvalidRequest("a request with an idempotency key has a fingerprint")
+    check_text("correlation_id", context.correlation_id, TRACE_CHARACTERS_MAX)
+    check_text("traceparent", context.traceparent, TRACE_CHARACTERS_MAX)
+    check_text("idempotency_key", context.idempotency_key, KEY_CHARACTERS_MAX)
+    if context.idempotency_key and not 0 < len(context.fingerprint) <= FINGERPRINT_BYTES_MAX:
+        raise InvalidRequest("a request with an idempotency key has a fingerprint of up to 32 bytes")
 
 
 def bounded(limit: int, limit_max: int) -> int:

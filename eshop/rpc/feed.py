@@ -38,5 +38,7 @@ async def feed_heads(store: Store[U], request: shared.FeedHeadsRequest) -> share
     """Return the last number of each user."""
     if len(request.user_ids) > USERS_MAX:
         raise InvalidRequest(f"at most {USERS_MAX} users a call")
+    for user_id in request.user_ids:
+        check_user(user_id)
     heads = await store.read(lambda uow: uow.feed.heads(list(request.user_ids)))
     return shared.FeedHeadsReply(head_seqs=heads)

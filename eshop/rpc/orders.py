@@ -15,10 +15,12 @@ from grpc import aio
 from eshop.contracts.proto import orders_v1_pb2 as pb
 from eshop.contracts.proto import shared_v1_pb2 as shared
 from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersServicer as Base
+from eshop.domain.money import AMOUNT_MINOR_MAX
+from eshop.domain.order import OrderStatus
 from eshop.domain.refusal import Refusal
 from eshop.handlers.orders import Placed, PlaceOrder, place_orders, request_cancellation
 from eshop.rpc import convert
-from eshop.rpc.convert import bounded, check_context, check_user
+from eshop.rpc.convert import bounded, check_context, check_text, check_user
 from eshop.rpc.feed import feed_heads, read_feed
 from eshop.rpc.server import InvalidRequest
 from eshop.store.faults import LockTimeout, is_poison
@@ -31,10 +33,15 @@ ORDERS_MAX = 1_000
 PAGE_MAX = 100
 DESCRIPTION_CHARACTERS_MAX = 500
 ITEMS_BYTES_MAX = 48 * 1024
-#: Transactions that place orders at once. The pool has room left for agents, relay and reads.
+QUANTITY_MAX = 1_000_000
+#: Transactions that place orders at once. The requests' connections have room left for reads.
 CREATES_MAX = 2
 _ALWAYS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
 _NUMBER_MAX = 2**63 - 1
+#: How long a call of many waits for a user's row that somebody else holds. A lone order waits for longer.
+BATCH_LOCK_MS_MAX = 500
+_IN_PROGRESS = Refusal("idempotency-in-progress", "another request of the user is still running")
+_UNSTORABLE = Refusal("invalid-order", "the order can't be stored")
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -54,22 +61,45 @@ class OrdersServicer(Base):
         asked = [_place_order(order) for order in request.orders]
         valid = [order for order in asked if isinstance(order, PlaceOrder)]
         async with self._creates:
-            answers = iter(await self._place(valid) if valid else ())
+            answers = iter(await self._place(valid, alone=len(valid) == 1) if valid else ())
         return pb.CreateOrdersReply(
             results=[_result(order if isinstance(order, Refusal) else next(answers)) for order in asked]
         )
 
-    async def _place(self, orders: Sequence[PlaceOrder]) -> list[Placed | Refusal]:
-        """Place them in one transaction; where one spoils it, split until that one is alone."""
+    async def _place(self, orders: Sequence[PlaceOrder], *, alone: bool) -> list[Placed | Refusal]:
+        """Place them in one transaction; where one spoils it, that one alone is refused."""
+
+        async def place(uow: OrdersUnitOfWork) -> list[Placed | Refusal]:
+            if not alone:
+                await uow.session.bound_lock_wait(BATCH_LOCK_MS_MAX)
+            return await place_orders(uow, orders, self._deadline_seconds)
+
         try:
-            return await self._store.transact(lambda uow: place_orders(uow, orders, self._deadline_seconds))
-        except (LockTimeout, psycopg2.Error) as error:
-            if not (isinstance(error, LockTimeout) or is_poison(error)):
+            return await self._store.transact(place)
+        except LockTimeout:
+            if len(orders) == 1:
+                return [_IN_PROGRESS]
+            return await self._place_around_locked(orders)
+        except psycopg2.Error as error:
+            if not is_poison(error):
                 raise
             if len(orders) == 1:
-                return [_refused_alone(error)]
+                return [_UNSTORABLE]
+        return await self._place_halves(orders)
+
+    async def _place_around_locked(self, orders: Sequence[PlaceOrder]) -> list[Placed | Refusal]:
+        """Refuse who is locked out, and place the others: nobody waits for a row of somebody else."""
+        locked = await self._store.read(lambda uow: uow.users.locked(order.user_id for order in orders))
+        if not locked:
+            return await self._place_halves(orders)
+        free = [order for order in orders if order.user_id not in locked]
+        placed = iter(await self._place(free, alone=False) if free else ())
+        return [_IN_PROGRESS if order.user_id in locked else next(placed) for order in orders]
+
+    async def _place_halves(self, orders: Sequence[PlaceOrder]) -> list[Placed | Refusal]:
         middle = len(orders) // 2
-        return [*await self._place(orders[:middle]), *await self._place(orders[middle:])]
+        halves = (orders[:middle], orders[middle:])
+        return [answer for half in halves for answer in await self._place(half, alone=False)]
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:  # noqa: N802
         """Return the user's order."""
@@ -94,7 +124,7 @@ class OrdersServicer(Base):
                 request.user_id,
                 limit=limit + 1,
                 before_number=request.before_number or _NUMBER_MAX,
-                status=request.status,
+                status=_status(request.status),
                 created_after=after,
                 created_before=before,
             )
@@ -150,7 +180,7 @@ def _place_order(order: pb.CreateOrder) -> PlaceOrder | Refusal:
             user_id=context.user_id,
             amount_minor=convert.check_amount(order.amount_minor),
             currency=convert.check_currency(order.currency),
-            description=_description(order.description),
+            description=check_text("description", order.description, DESCRIPTION_CHARACTERS_MAX),
             items_json=_items(order),
             idempotency_key=context.idempotency_key or None,
             fingerprint=context.fingerprint if context.idempotency_key else None,
@@ -160,35 +190,31 @@ def _place_order(order: pb.CreateOrder) -> PlaceOrder | Refusal:
         return Refusal("invalid-order", str(error))
 
 
-def _description(text: str) -> str:
-    if len(text) > DESCRIPTION_CHARACTERS_MAX or "\x00" in text:
-        raise InvalidRequest("description is malformed")
-    return text
-
-
 def _items(order: pb.CreateOrder) -> str:
-    items = [
-        {
-            "sku": item.sku,
-            "name": item.name,
-            "quantity": item.quantity,
-            "unit_price_minor": item.unit_price_minor,
-        }
-        for item in order.items
-    ]
     total = sum(item.quantity * item.unit_price_minor for item in order.items)
-    if items and total != order.amount_minor:
+    if order.items and total != order.amount_minor:
         raise InvalidRequest("the items do not sum to amount_minor")
-    text = orjson.dumps(items).decode()
-    if len(text) > ITEMS_BYTES_MAX or "\\u0000" in text:
-        raise InvalidRequest("items are malformed")
+    items = orjson.dumps([_item(item) for item in order.items])
+    if len(items) > ITEMS_BYTES_MAX:
+        raise InvalidRequest(f"the items take more than {ITEMS_BYTES_MAX} bytes")
+    return items.decode()
+
+
+def _item(item: pb.Item) -> dict[str, str | int]:
+    if not (0 < item.quantity <= QUANTITY_MAX and 0 <= item.unit_price_minor <= AMOUNT_MINOR_MAX):
+        raise InvalidRequest("an item's quantity or price is out of bounds")
+    return {
+        "sku": check_text("an item's sku", item.sku, ITEMS_BYTES_MAX),
+        "name": check_text("an item's name", item.name, ITEMS_BYTES_MAX),
+        "quantity": item.quantity,
+        "unit_price_minor": item.unit_price_minor,
+    }
+
+
+def _status(text: str) -> str:
+    if text and text not in [status.value for status in OrderStatus]:
+        raise InvalidRequest("there is no such status")
     return text
-
-
-def _refused_alone(error: Exception) -> Refusal:
-    if isinstance(error, LockTimeout):
-        return Refusal("idempotency-in-progress", "another request of the user is still running")
-    return Refusal("invalid-order", "the order can't be stored")
 
 
 def _result(answer: Placed | Refusal) -> pb.CreateOrderResult:

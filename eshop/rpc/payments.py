@@ -13,9 +13,8 @@ from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsServicer as Base
 from eshop.domain.refusal import Refusal
 from eshop.handlers.payments import Account, Answer, Request, open_account, top_up_account
 from eshop.rpc import convert
-from eshop.rpc.convert import check_context, check_user
+from eshop.rpc.convert import check_context, check_text, check_user
 from eshop.rpc.feed import feed_heads, read_feed
-from eshop.rpc.server import InvalidRequest
 from eshop.store.units import PaymentsUnitOfWork, Store
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Payments"].full_name
@@ -41,7 +40,7 @@ class PaymentsServicer(Base):
         """Add money."""
         asked = _request(request.context)
         amount_minor = convert.check_amount(request.amount_minor)
-        reference = _reference(request.reference)
+        reference = check_text("reference", request.reference, REFERENCE_CHARACTERS_MAX) or None
         transfer_id = str(uuid_utils.uuid7())
 
         async def top_up(uow: PaymentsUnitOfWork) -> Answer:
@@ -88,12 +87,6 @@ def _request(context: shared.RequestContext) -> Request:
     check_context(context)
     cause = convert.cause_of(context, str(uuid_utils.uuid7()))
     return Request(context.user_id, cause, context.idempotency_key or None, context.fingerprint)
-
-
-def _reference(text: str) -> str | None:
-    if len(text) > REFERENCE_CHARACTERS_MAX or "\x00" in text:
-        raise InvalidRequest("reference is malformed")
-    return text or None
 
 
 def _result(answer: Answer) -> pb.AccountResult:

@@ -17,7 +17,9 @@ from eshop.store.faults import LockTimeout, TransientFault
 
 logger = logging.getLogger(__name__)
 
-POOL_CONNECTIONS_MAX = 10
+#: A worker has two pools: what it does of itself is never kept waiting by requests.
+WORK_CONNECTIONS_MAX = 5
+REQUEST_CONNECTIONS_MAX = 6
 ACQUIRE_SECONDS_MAX = 5.0
 #: Bounds at the server, so that a stopped process does not hold rows.
 STATEMENT_MS_MAX = 5_000
@@ -50,6 +52,10 @@ class Session:
         for callback in self._after_commit:
             callback()
 
+    async def bound_lock_wait(self, milliseconds_max: int) -> None:
+        """Let the rest of the transaction wait for locks no longer than this."""
+        await self.run_sql(f"SET LOCAL lock_timeout = {milliseconds_max}")
+
     async def run(self, statement: ClauseElement, **parameters: Any) -> list[Any]:
         """Execute, and return all rows as named tuples; none for a statement that returns none."""
         text, literals = _compiled(statement)
@@ -63,12 +69,13 @@ class Session:
 
 
 class Database:
-    """The pool of one process. Every transaction runs in a task of its own, which no caller can cancel."""
+    """A pool of connections. Every transaction runs in a task of its own, which no caller can cancel."""
 
-    def __init__(self, url: str, application: str) -> None:
+    def __init__(self, url: str, application: str, connections_max: int = WORK_CONNECTIONS_MAX) -> None:
         """Prepare; ``application`` is how Postgres shows the connections to operators."""
         self.url = url
         self._application = application
+        self._connections_max = connections_max
         self._pool: Any = None
         self._units: set[asyncio.Task[Any]] = set()
 
@@ -77,7 +84,7 @@ class Database:
         self._pool = await aiopg.create_pool(
             self.url,
             minsize=1,
-            maxsize=POOL_CONNECTIONS_MAX,
+            maxsize=self._connections_max,
             timeout=ACQUIRE_SECONDS_MAX,
             enable_uuid=False,
             enable_hstore=False,

@@ -17,6 +17,10 @@ _ADD = (
     .on_conflict_do_nothing()
 )
 _LOCK = select(_users).where(_users.c.user_id == any_(_ids)).order_by(_users.c.user_id).with_for_update()
+_free = select(_users.c.user_id).where(_users.c.user_id == any_(_ids)).with_for_update(skip_locked=True).cte()
+_LOCKED = select(_users.c.user_id).where(
+    _users.c.user_id == any_(_ids), _users.c.user_id.not_in(select(_free.c.user_id))
+)
 _given = rows(user_id=Text, feed_seq=BigInteger)
 _SAVE = update(_users).where(_users.c.user_id == _given.c.user_id).values(feed_seq=_given.c.feed_seq)
 
@@ -34,6 +38,11 @@ class Users:
             await self._session.run(_ADD, user_ids=ids)
         locked = await self._session.run(_LOCK, user_ids=ids)
         return {row.user_id: row.feed_seq for row in locked}
+
+    async def locked(self, user_ids: Iterable[str]) -> set[str]:
+        """Return the users whose rows another transaction holds at this moment."""
+        found = await self._session.run(_LOCKED, user_ids=sorted(set(user_ids)))
+        return {row.user_id for row in found}
 
     async def save(self, feed_seqs: Mapping[str, int]) -> None:
         """Store the last feed numbers. The rows are locked."""

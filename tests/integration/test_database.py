@@ -167,3 +167,11 @@ def test_worker_of_the_version_before_leaves_a_newer_database_as_it_is(cluster: 
             assert cursor.fetchall() == [("9999",)]
     finally:
         connection.close()
+
+
+async def test_password_with_any_characters_lets_the_service_in(cluster: EmbeddedCluster) -> None:
+    url = new_database_url(cluster.postgres_admin_url, "orders").replace(":secret@", ":p%40ss%2Fw%3A%25@")
+    migrate("orders", url, cluster.postgres_admin_url)
+    database = Database(url, "eshop-test")
+    await database.open()
+    await database.close()

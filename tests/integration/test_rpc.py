@@ -1,0 +1,463 @@
+"""The services over real gRPC on a real Postgres: who gets in, what is refused, what is left behind."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from eshop.cluster.ports import free_port
+from eshop.contracts.proto import orders_v1_pb2 as orders_pb
+from eshop.contracts.proto import payments_v1_pb2 as payments_pb
+from eshop.contracts.proto import shared_v1_pb2 as shared
+from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersStub, add_OrdersServicer_to_server
+from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub, add_PaymentsServicer_to_server
+from eshop.rpc import orders as orders_rpc
+from eshop.rpc import payments as payments_rpc
+from eshop.rpc.client import credentials, open_channel
+from eshop.rpc.server import GrpcServer
+from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
+from tests.builders import new_id
+
+TOKEN = "a-token"
+NUL = "a\x00b"
+INT64 = 2**63 - 1
+FINGERPRINT = b"f" * 32
+Orders = Store[OrdersUnitOfWork]
+Payments = Store[PaymentsUnitOfWork]
+
+
+@asynccontextmanager
+async def served(name: str, add: Callable[[aio.Server], None]) -> AsyncIterator[aio.Channel]:
+    """Serve a service, and yield a channel to it."""
+    address = f"127.0.0.1:{free_port(set())}"
+    server = GrpcServer(address, TOKEN, service_name=name, with_reflection=True)
+    add(server.server)
+    await server.start()
+    channel = open_channel(address)
+    try:
+        yield channel
+    finally:
+        await channel.close()
+        await server.stop()
+
+
+@pytest.fixture
+async def orders_channel(orders: Orders) -> AsyncIterator[aio.Channel]:
+    servicer = orders_rpc.OrdersServicer(orders, 60)
+    async with served(
+        orders_rpc.SERVICE_NAME, lambda server: add_OrdersServicer_to_server(servicer, server)
+    ) as channel:
+        yield channel
+
+
+@pytest.fixture
+async def payments_channel(payments: Payments) -> AsyncIterator[aio.Channel]:
+    servicer = payments_rpc.PaymentsServicer(payments)
+    async with served(
+        payments_rpc.SERVICE_NAME, lambda server: add_PaymentsServicer_to_server(servicer, server)
+    ) as channel:
+        yield channel
+
+
+class Caller:
+    """Calls a service's methods by name, with the token."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        return lambda request: getattr(self._stub, method)(request, metadata=credentials(TOKEN), timeout=20)
+
+
+@pytest.fixture
+def ask_orders(orders_channel: aio.Channel) -> Any:
+    return Caller(OrdersStub(orders_channel))
+
+
+@pytest.fixture
+def ask_payments(payments_channel: aio.Channel) -> Any:
+    return Caller(PaymentsStub(payments_channel))
+
+
+def context(user_id: str = "ann", key: str = "", **more: Any) -> shared.RequestContext:
+    """Return who asks, under a key or none."""
+    fingerprint = more.pop("fingerprint", FINGERPRINT if key else b"")
+    return shared.RequestContext(user_id=user_id, idempotency_key=key, fingerprint=fingerprint, **more)
+
+
+def order(user_id: str = "ann", key: str = "", amount_minor: int = 5, **fields: Any) -> orders_pb.CreateOrder:
+    """Return a good request for an order, but for what is given."""
+    given = {"context": context(user_id, key), "currency": "USD", **fields}
+    return orders_pb.CreateOrder(amount_minor=amount_minor, **given)
+
+
+async def code_of(call: Awaitable[Any]) -> grpc.StatusCode:
+    """Return how a call ends."""
+    try:
+        await call
+    except aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def rows(store: Store[Any], *tables: str) -> list[int]:
+    """Return how many rows there are in each table."""
+    counted = [await store.database.transact(_count(table)) for table in tables]
+    return [found[0].count for found in counted]
+
+
+def _count(table: str) -> Callable[[Any], Awaitable[list[Any]]]:
+    return lambda session: session.run_sql(f"SELECT count(*) FROM {table}")
+
+
+async def create(ask_orders: Any, *asked: orders_pb.CreateOrder) -> list[str]:
+    """Place orders in one call; return the refusal's code or "order" for each."""
+    reply = await ask_orders.CreateOrders(orders_pb.CreateOrdersRequest(orders=asked))
+    return [result.refusal.code or result.WhichOneof("outcome") for result in reply.results]
+
+
+async def top_up(ask_payments: Any, user_id: str = "ann", **fields: Any) -> Any:
+    """Top up, by default by 5."""
+    given = {"context": context(user_id), "amount_minor": 5, **fields}
+    return await ask_payments.TopUp(payments_pb.TopUpRequest(**given))
+
+
+async def open_account(ask_payments: Any, user_id: str = "ann") -> None:
+    """Open an account in USD."""
+    asked = payments_pb.OpenAccountRequest(context=context(user_id), currency="USD")
+    assert (await ask_payments.OpenAccount(asked)).WhichOneof("outcome") == "account"
+
+
+@asynccontextmanager
+async def holding(store: Store[Any], sql: str) -> AsyncIterator[None]:
+    """Hold what a statement locks, as another transaction."""
+    held, done = asyncio.Event(), asyncio.Event()
+
+    async def hold(session: Any) -> None:
+        await session.run_sql(sql)
+        held.set()
+        await done.wait()
+
+    holder = asyncio.create_task(store.database.transact(hold))
+    await held.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        await holder
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", f"Bearer {TOKEN}x", TOKEN, f"bearer {TOKEN}"])
+async def test_nothing_is_answered_without_the_token(orders_channel: aio.Channel, token: str | None) -> None:
+    metadata = () if token is None else (("authorization", token),)
+    stub = OrdersStub(orders_channel)
+    asked = orders_pb.GetOrderRequest(user_id="ann", order_id=new_id())
+    assert await code_of(stub.GetOrder(asked, metadata=metadata)) is grpc.StatusCode.UNAUTHENTICATED
+    listing = reflection_pb2.ServerReflectionRequest(list_services="")
+    channel: Any = orders_channel
+    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+    with pytest.raises(aio.AioRpcError) as denied:
+        [_ async for _ in reflection(iter([listing]), metadata=metadata)]
+    assert denied.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    found = [a async for a in reflection(iter([listing]), metadata=credentials(TOKEN))]
+    assert orders_rpc.SERVICE_NAME in {s.name for s in found[0].list_services_response.service}
+
+
+@pytest.mark.parametrize("service", ["", orders_rpc.SERVICE_NAME])
+async def test_health_is_served_to_anyone(orders_channel: aio.Channel, service: str) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(orders_channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+BAD_ORDERS = {
+    "nobody": order(""),
+    "long user": order("u" * 129),
+    "NUL in the user": order(NUL),
+    "NUL in the key": order(key=NUL),
+    "long key": order(key="k" * 256),
+    "key without fingerprint": order(context=context(key="k", fingerprint=b"")),
+    "huge fingerprint": order(context=context(key="k", fingerprint=b"f" * 100_000)),
+    "NUL in the correlation id": order(context=context(correlation_id=NUL)),
+    "huge correlation id": order(context=context(correlation_id="c" * 2_000_000)),
+    "NUL in the traceparent": order(context=context(traceparent=NUL)),
+    "huge traceparent": order(context=context(traceparent="t" * 2_000_000)),
+    "nothing": order(amount_minor=0),
+    "negative": order(amount_minor=-1),
+    "too much": order(amount_minor=10**9 + 1),
+    "far too much": order(amount_minor=INT64),
+    "no currency": order(currency=""),
+    "small currency": order(currency="usd"),
+    "strange currency": order(currency="ÄÖÜ"),
+    "NUL in the description": order(description=NUL),
+    "long description": order(description="d" * 501),
+    "NUL in an item": order(items=[orders_pb.Item(sku=NUL, quantity=1, unit_price_minor=5)]),
+    "wrong sum": order(items=[orders_pb.Item(sku="s", quantity=1, unit_price_minor=4)]),
+    "two negatives": order(items=[orders_pb.Item(sku="s", quantity=-1, unit_price_minor=-5)]),
+    "huge numbers": order(
+        items=[
+            orders_pb.Item(sku="s", quantity=INT64, unit_price_minor=INT64),
+            orders_pb.Item(sku="s", quantity=INT64, unit_price_minor=-INT64),
+            orders_pb.Item(sku="s", quantity=1, unit_price_minor=5),
+        ]
+    ),
+    "too many items": order(
+        items=[orders_pb.Item(sku="s" * 900, quantity=1, unit_price_minor=0)] * 60
+        + [orders_pb.Item(sku="s", quantity=1, unit_price_minor=5)]
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ORDERS.values(), ids=BAD_ORDERS.keys())
+async def test_bad_order_is_refused_by_itself_and_leaves_no_row(
+    ask_orders: Any, orders: Orders, bad: orders_pb.CreateOrder
+) -> None:
+    assert await create(ask_orders, order("bob"), bad, order("cid")) == ["order", "invalid-order", "order"]
+    assert await rows(orders, "orders", "users", "outbox") == [2, 2, 2]
+
+
+async def test_order_keeps_any_text_as_it_was(ask_orders: Any) -> None:
+    text = "Grüße, 世界 🙂 \\u0000 '%s' \\"
+    item = orders_pb.Item(sku=text, name=text, quantity=1, unit_price_minor=5)
+    reply = await ask_orders.CreateOrders(
+        orders_pb.CreateOrdersRequest(orders=[order("ü🙂", description=text, items=[item])])
+    )
+    order_id = reply.results[0].order.order_id
+    stored = await ask_orders.GetOrder(orders_pb.GetOrderRequest(user_id="ü🙂", order_id=order_id))
+    assert (stored.description, list(stored.items)) == (text, [item])
+
+
+async def test_too_many_orders_in_a_call_are_refused(ask_orders: Any, orders: Orders) -> None:
+    asked = orders_pb.CreateOrdersRequest(orders=[order()] * 1_001)
+    assert await code_of(ask_orders.CreateOrders(asked)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert await rows(orders, "orders", "users") == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        orders_pb.ListOrdersRequest(user_id=""),
+        orders_pb.ListOrdersRequest(user_id=NUL),
+        orders_pb.ListOrdersRequest(user_id="ann", status=NUL),
+        orders_pb.ListOrdersRequest(user_id="ann", status="DONE"),
+        orders_pb.ListOrdersRequest(user_id="ann", created_after=Timestamp(seconds=INT64)),
+        orders_pb.ListOrdersRequest(user_id="ann", created_before=Timestamp(seconds=-INT64)),
+        orders_pb.ListOrdersRequest(user_id="ann", created_before=Timestamp(nanos=-1)),
+    ],
+)
+async def test_bad_page_is_invalid(ask_orders: Any, asked: orders_pb.ListOrdersRequest) -> None:
+    assert await code_of(ask_orders.ListOrders(asked)) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("limit", "before", "expected"),
+    [(2**31 - 1, 0, 3), (-5, 0, 1), (0, 0, 1), (100, -(2**63), 0), (100, INT64, 3), (100, 2, 1)],
+)
+async def test_page_is_bounded(ask_orders: Any, limit: int, before: int, expected: int) -> None:
+    await create(ask_orders, order(), order(), order(), order("bob"))
+    asked = orders_pb.ListOrdersRequest(
+        user_id="ann",
+        limit=limit,
+        before_number=before,
+        created_after=Timestamp(seconds=-62_135_596_800),
+        created_before=Timestamp(seconds=253_402_300_799),
+    )
+    assert len((await ask_orders.ListOrders(asked)).orders) == expected
+
+
+@pytest.mark.parametrize(
+    "order_id", ["", "x", NUL, "../orders", "' OR 1=1 --", "0" * 100_000, "\u0661" * 32, new_id()]
+)
+async def test_order_that_is_not_the_users_is_not_found(ask_orders: Any, order_id: str) -> None:
+    asked = orders_pb.GetOrderRequest(user_id="ann", order_id=order_id)
+    assert await code_of(ask_orders.GetOrder(asked)) is grpc.StatusCode.NOT_FOUND
+    cancel = orders_pb.CancelOrderRequest(context=context(), order_id=order_id)
+    assert await code_of(ask_orders.CancelOrder(cancel)) is grpc.StatusCode.NOT_FOUND
+
+
+async def test_order_of_another_user_is_not_found_and_not_cancelled(ask_orders: Any, orders: Orders) -> None:
+    reply = await ask_orders.CreateOrders(orders_pb.CreateOrdersRequest(orders=[order("bob")]))
+    order_id = reply.results[0].order.order_id
+    for user_id in ("ann", "", NUL):
+        asked = orders_pb.GetOrderRequest(user_id=user_id, order_id=order_id)
+        assert await code_of(ask_orders.GetOrder(asked)) is grpc.StatusCode.NOT_FOUND
+    cancel = orders_pb.CancelOrderRequest(context=context("ann"), order_id=order_id)
+    assert await code_of(ask_orders.CancelOrder(cancel)) is grpc.StatusCode.NOT_FOUND
+    assert await rows(orders, "outbox", "users") == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        context(NUL),
+        context(""),
+        context(correlation_id=NUL),
+        context(traceparent="t" * 200_000),
+        context(key=NUL),
+    ],
+)
+async def test_bad_context_is_invalid_everywhere(
+    ask_orders: Any, ask_payments: Any, payments: Payments, bad: shared.RequestContext
+) -> None:
+    for call in (
+        ask_orders.CancelOrder(orders_pb.CancelOrderRequest(context=bad, order_id=new_id())),
+        ask_payments.OpenAccount(payments_pb.OpenAccountRequest(context=bad, currency="USD")),
+        ask_payments.TopUp(payments_pb.TopUpRequest(context=bad, amount_minor=5)),
+    ):
+        assert await code_of(call) is grpc.StatusCode.INVALID_ARGUMENT
+    assert await rows(payments, "wallets", "outbox") == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"amount_minor": 0},
+        {"amount_minor": -INT64},
+        {"amount_minor": INT64},
+        {"reference": NUL},
+        {"reference": "r" * 256},
+    ],
+)
+async def test_bad_top_up_is_invalid(ask_payments: Any, payments: Payments, fields: Any) -> None:
+    await open_account(ask_payments)
+    assert await code_of(top_up(ask_payments, **fields)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert await rows(payments, "transfers", "outbox") == [0, 1]
+
+
+async def test_bad_feed_requests_are_invalid_and_odd_numbers_harmless(
+    ask_orders: Any, ask_payments: Any
+) -> None:
+    await create(ask_orders, order(), order())
+    for ask in (ask_orders, ask_payments):
+        for user_id in ("", NUL):
+            read = shared.ReadFeedRequest(user_id=user_id)
+            assert await code_of(ask.ReadFeed(read)) is grpc.StatusCode.INVALID_ARGUMENT
+            heads = shared.FeedHeadsRequest(user_ids=["ann", user_id])
+            assert await code_of(ask.FeedHeads(heads)) is grpc.StatusCode.INVALID_ARGUMENT
+        assert (await ask.FeedHeads(shared.FeedHeadsRequest())).head_seqs == []
+    for after, limit, expected in ((-(2**63), 2**31 - 1, 2), (INT64, -1, 0), (1, 0, 1)):
+        asked = shared.ReadFeedRequest(user_id="ann", after_seq=after, limit=limit)
+        reply = await ask_orders.ReadFeed(asked)
+        assert (len(reply.frames), reply.head_seq) == (expected, 2)
+    heads = shared.FeedHeadsRequest(user_ids=["nobody", "ann", "nobody"])
+    assert (await ask_orders.FeedHeads(heads)).head_seqs == [0, 2, 0]
+
+
+async def test_top_up_without_an_account_leaves_no_row(ask_payments: Any, payments: Payments) -> None:
+    assert (await top_up(ask_payments)).refusal.code == "no-account"
+    asked = payments_pb.GetAccountRequest(user_id="ann")
+    assert await code_of(ask_payments.GetAccount(asked)) is grpc.StatusCode.NOT_FOUND
+    assert await rows(payments, "wallets") == [0]
+
+
+async def test_same_top_up_key_is_answered_again_and_another_body_refused(
+    ask_payments: Any, payments: Payments
+) -> None:
+    await open_account(ask_payments)
+    asked: dict[str, Any] = {"context": context(key="k"), "reference": "r"}
+    first, second = await asyncio.gather(*(top_up(ask_payments, **asked) for _ in range(2)))
+    assert {first.replayed, second.replayed} == {False, True}
+    await top_up(ask_payments)
+    again = await top_up(ask_payments, **asked)
+    assert (again.replayed, again.account) == (True, first.account)
+    other = await top_up(ask_payments, context=context(key="k", fingerprint=b"other"))
+    assert other.refusal.code == "idempotency-key-reused"
+    assert await rows(payments, "transfers") == [2]
+
+
+async def test_reference_that_another_user_takes_at_this_moment_is_refused(
+    ask_payments: Any, payments: Payments
+) -> None:
+    for user_id in ("ann", "bob"):
+        await open_account(ask_payments, user_id)
+    taken = (
+        "INSERT INTO transfers (transfer_id, kind, user_id, currency, reference)"
+        f" VALUES ('{new_id()}', 'top_up', 'bob', 'USD', 'r')"
+    )
+    async with holding(payments, taken):
+        waiting = asyncio.create_task(top_up(ask_payments, reference="r"))
+        await until_waiting(payments)
+    assert (await waiting).refusal.code == "reference-used"
+
+
+async def until_waiting(store: Store[Any]) -> None:
+    """Return when a statement waits for a lock."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with asyncio.timeout(10):
+        while not await store.database.run_alone(lambda session: session.run_sql(waiting)):
+            await asyncio.sleep(0.01)
+
+
+async def test_locked_user_is_refused_and_the_others_do_not_wait_for_long(
+    ask_orders: Any, orders: Orders
+) -> None:
+    users = [f"user-{number}" for number in range(16)]
+    await create(ask_orders, *(order(user) for user in users))
+    async with holding(orders, "SELECT * FROM users WHERE user_id = 'user-11' FOR UPDATE"):
+        begun = time.monotonic()
+        answers = await create(ask_orders, *(order(user) for user in [*users, "new"]))
+        assert time.monotonic() - begun < 2
+    expected = ["idempotency-in-progress" if user == "user-11" else "order" for user in users]
+    assert answers == [*expected, "order"]
+    assert await create(ask_orders, order("user-11")) == ["order"]
+
+
+async def test_new_user_that_someone_else_is_adding_is_refused_and_the_others_are_served(
+    ask_orders: Any, orders: Orders
+) -> None:
+    async with holding(orders, "INSERT INTO users (user_id) VALUES ('new')"):
+        answers = await create(ask_orders, order("ann"), order("new"))
+    assert answers == ["order", "idempotency-in-progress"]
+
+
+async def test_database_that_is_gone_is_unavailable_at_once(ask_orders: Any, orders: Orders) -> None:
+    await orders.database.close()
+    begun = time.monotonic()
+    asked = orders_pb.CreateOrdersRequest(orders=[order()])
+    assert await code_of(ask_orders.CreateOrders(asked)) is grpc.StatusCode.UNAVAILABLE
+    read = orders_pb.GetOrderRequest(user_id="ann", order_id=new_id())
+    assert await code_of(ask_orders.GetOrder(read)) is grpc.StatusCode.UNAVAILABLE
+    assert time.monotonic() - begun < 1
+
+
+async def test_connections_that_the_server_ends_are_unavailable_and_replaced(
+    ask_orders: Any, orders: Orders
+) -> None:
+    read = shared.ReadFeedRequest(user_id="ann")
+    end_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user"
+    codes = []
+    for _ in range(5):
+        with pytest.raises(Exception, match=r"terminating|closed"):
+            await orders.database.transact(lambda session: session.run_sql(end_all))
+        codes.append(await code_of(ask_orders.ReadFeed(read)))
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert await code_of(ask_orders.ReadFeed(read)) is grpc.StatusCode.OK
+
+
+async def test_caller_who_leaves_in_mid_transaction_does_not_undo_it(ask_orders: Any, orders: Orders) -> None:
+    async with holding(orders, "LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"):
+        asked = orders_pb.CreateOrdersRequest(orders=[order(key="k")])
+        call = ask_orders.CreateOrders(asked)
+        waiting = asyncio.ensure_future(call)
+        await until_waiting(orders)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    async with asyncio.timeout(10):
+        while await rows(orders, "orders", "outbox") != [1, 1]:
+            await asyncio.sleep(0.02)
+    reply = await ask_orders.CreateOrders(asked)
+    assert reply.results[0].replayed
+
+
+async def test_request_over_the_size_is_refused(ask_orders: Any) -> None:
+    asked = orders_pb.CreateOrdersRequest(orders=[order(description="d" * 9_000_000)])
+    assert await code_of(ask_orders.CreateOrders(asked)) is grpc.StatusCode.RESOURCE_EXHAUSTED
