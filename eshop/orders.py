@@ -19,7 +19,7 @@ ASK_AGAIN_SECONDS = 30
 
 def create_app(settings: Settings) -> ServiceApp:
     """Return the worker's app. Nothing is connected before it is started."""
-    app, store = create_worker(
+    app, store, requests = create_worker(
         "orders",
         settings,
         OrdersUnitOfWork,
@@ -32,7 +32,7 @@ def create_app(settings: Settings) -> ServiceApp:
         return await store.transact(lambda uow: ask_about_overdue(uow, OVERDUE_MAX, ASK_AGAIN_SECONDS))
 
     register_periodic(app, DEADLINE_SWEEP_SECONDS, ask, "the deadline task")
-    servicer = OrdersServicer(store, settings.order_deadline_seconds)
+    servicer = OrdersServicer(requests, settings.order_deadline_seconds)
     wire_grpc(app, settings, SERVICE_NAME, lambda server: add_OrdersServicer_to_server(servicer, server))
     return app
 

@@ -12,7 +12,7 @@ from eshop.worker import create_worker, wire_grpc
 
 def create_app(settings: Settings) -> ServiceApp:
     """Return the worker's app. Nothing is connected before it is started."""
-    app, store = create_worker(
+    app, _, requests = create_worker(
         "payments",
         settings,
         PaymentsUnitOfWork,
@@ -20,7 +20,7 @@ def create_app(settings: Settings) -> ServiceApp:
         handler=settle_orders,
         agent_name="payments.settle_orders",
     )
-    servicer = PaymentsServicer(store)
+    servicer = PaymentsServicer(requests)
     wire_grpc(app, settings, SERVICE_NAME, lambda server: add_PaymentsServicer_to_server(servicer, server))
     return app
 

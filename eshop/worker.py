@@ -18,10 +18,10 @@ from eshop.relay.relay import Relay
 from eshop.relay.topics import ensure_topics
 from eshop.rpc.server import GrpcServer
 from eshop.settings import Settings
-from eshop.store.database import Database, Session
+from eshop.store.database import REQUEST_CONNECTIONS_MAX, Database, Session
 from eshop.store.doorbell import Doorbell
 from eshop.store.migrate import migrate
-from eshop.store.retention import KEPT_DAYS, remove_expired
+from eshop.store.retention import KEPT_DAYS, ROWS_MAX, remove_expired
 from eshop.store.schema import METADATA
 from eshop.store.units import Store
 from eshop.web.app import ServiceApp
@@ -41,34 +41,43 @@ def create_worker(
     reads: Topic,
     handler: Handler[U],
     agent_name: str,
-) -> tuple[ServiceApp, Store[U]]:
-    """Return a service's Faust app and its store. Nothing is connected before the app is started."""
+) -> tuple[ServiceApp, Store[U], Store[U]]:
+    """Return a service's Faust app, its store, and the same with connections of its own for requests.
+
+    Nothing is connected before the app is started.
+    """
     app = ServiceApp(service, settings)
-    database = Database(settings.service_database_url(service), f"eshop-{service}-{os.getpid()}")
-    store = Store(database, unit)
-    _wire_database(app, service, settings, store)
+    url, name = settings.service_database_url(service), f"eshop-{service}-{os.getpid()}"
+    store = Store(Database(url, name), unit)
+    requests = Store(Database(url, name, REQUEST_CONNECTIONS_MAX), unit, store.doorbell)
+    _wire_database(app, service, settings, store, requests)
     _wire_relay(app, settings, store)
     register(app, store, settings.topic(reads.name), handler, agent_name)
-    return app, store
+    return app, store, requests
 
 
-def _wire_database(app: ServiceApp, service: str, settings: Settings, store: Store[U]) -> None:
+def _wire_database(
+    app: ServiceApp, service: str, settings: Settings, store: Store[U], requests: Store[U]
+) -> None:
     @app.before_start
     async def prepare() -> None:
         await ensure_topics(settings.kafka, settings.topic_prefix)
         if (admin_url := settings.admin_url()) is not None:
             await asyncio.to_thread(migrate, service, store.database.url, admin_url)
         await store.database.open()
+        await requests.database.open()
 
     async def is_answering() -> None:
         await store.database.transact(lambda session: session.run_sql("SELECT 1"))
 
     async def remove_all_expired() -> None:
         for table in KEPT_DAYS.keys() & METADATA[service].tables.keys():
-            await store.database.transact(partial(remove_expired, table=table))
+            while await store.database.transact(partial(remove_expired, table=table)) == ROWS_MAX:
+                pass  # as much again, in a transaction of its own
 
     app.add_check("postgres", is_answering)
     app.at_end(store.database.close)
+    app.at_end(requests.database.close)
     register_periodic(app, RETENTION_SECONDS, remove_all_expired, "retention")
 
 

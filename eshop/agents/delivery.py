@@ -69,6 +69,7 @@ class Delivery(Generic[U]):
                     self._end(f"{self._name}: a message of {_places(messages)} can't be stored: {error}")
                 if not self._may_retry(events):
                     logger.warning("%s gives up a batch: its partitions have moved", self._name)
+                    _waiting.labels(self._name).set(0)
                     return False
                 logger.warning("%s tries again in %.1f s after: %r", self._name, delay, error)
                 await self._wait(delay)

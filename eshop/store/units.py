@@ -55,9 +55,11 @@ class PaymentsUnitOfWork:
 class Store(Generic[U]):
     """A service's database, and how to begin a unit of work on it."""
 
-    def __init__(self, database: Database, unit: Callable[[Session, Doorbell], U]) -> None:
+    def __init__(
+        self, database: Database, unit: Callable[[Session, Doorbell], U], doorbell: Doorbell | None = None
+    ) -> None:
         self.database = database
-        self.doorbell = Doorbell()
+        self.doorbell = doorbell or Doorbell()
         self._unit = unit
 
     async def transact(self, work: Callable[[U], Awaitable[T]]) -> T:
