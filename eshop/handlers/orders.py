@@ -9,6 +9,7 @@ from eshop.contracts.messages import Message
 from eshop.domain.order import Order, OrderStatus, PaymentOutcome, record_outcome
 from eshop.domain.refusal import Refusal
 from eshop.handlers.announce import Cause, outgoing
+from eshop.store.operators import OperatorAction
 from eshop.store.orders import Created, HistoryEntry, NewOrder, StoredOrder
 from eshop.store.units import OrdersUnitOfWork
 
@@ -201,6 +202,28 @@ async def request_cancellation(
         body = orders_v1.OrderCancellationRequested(user_id=user_id, order_id=order_id, reason="user")
         await uow.outbox.append([outgoing(body, cause)])
     return order
+
+
+async def request_refund(
+    uow: OrdersUnitOfWork, order_id: str, *, reason: str, operator: str, cause: Cause
+) -> tuple[StoredOrder, bool] | None:
+    """Ask payments, for an operator, to end an order without a charge, and record who asked and why.
+
+    Return the order as it is and whether payments was asked, or None where there is no such order. One that
+    is cancelled already is not asked about.
+    """
+    found = (await uow.orders.get([order_id])).get(order_id)
+    if found is None:
+        return None
+    user_id = found.life.user_id
+    await uow.users.lock([user_id], add_missing=False)
+    order = (await uow.orders.get([order_id]))[order_id]
+    if order.life.status is OrderStatus.CANCELLED:
+        return order, False
+    await uow.operators.record(OperatorAction("refund", user_id, order_id, reason, operator))
+    body = orders_v1.OrderCancellationRequested(user_id=user_id, order_id=order_id, reason="refunded")
+    await uow.outbox.append([outgoing(body, cause)])
+    return order, True
 
 
 async def ask_about_overdue(uow: OrdersUnitOfWork, orders_max: int, again_after_seconds: int) -> int:

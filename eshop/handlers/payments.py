@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from eshop.contracts import orders_v1, payments_v1
 from eshop.contracts.bodies import Body
 from eshop.contracts.messages import Message
+from eshop.domain.ledger import Transfer
 from eshop.domain.payment import CancelPayment, Payment, PaymentStatus, PayOrder, Settlement, settle
 from eshop.domain.refusal import Refusal
-from eshop.domain.wallet import Wallet, open_wallet, top_up
+from eshop.domain.wallet import Wallet, close_wallet, open_wallet, set_frozen, top_up
 from eshop.handlers.announce import Cause, outgoing
+from eshop.store.operators import OperatorAction
 from eshop.store.requests import RequestKey
 from eshop.store.units import PaymentsUnitOfWork
 from eshop.store.wallets import WalletChange
@@ -99,12 +101,13 @@ class Account:
     balance_minor: int
     currency: str
     version: int
+    frozen: bool = False
 
     @classmethod
     def of(cls, wallet: Wallet) -> "Account":
-        """Return an open wallet as it is answered."""
+        """Return a wallet that was opened once as it is answered."""
         assert wallet.currency is not None, "an account has a currency"
-        return cls(wallet.user_id, wallet.balance_minor, wallet.currency, wallet.version)
+        return cls(wallet.user_id, wallet.balance_minor, wallet.currency, wallet.version, wallet.is_frozen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,24 +119,39 @@ class Answer:
 
 
 async def open_account(uow: PaymentsUnitOfWork, request: Request, currency: str) -> Answer:
-    """Open the user's only account. The same request again, by its key, is answered as before."""
+    """Open the user's only account, or open it again. The same request, by its key, is answered as before."""
 
     async def opened(wallet: Wallet) -> Account | Refusal:
-        after = open_wallet(wallet, currency)
-        if isinstance(after, Refusal):
-            return after
-        await uow.wallets.save([WalletChange(after, None)])
-        event = payments_v1.AccountOpened(
-            user_id=after.user_id,
-            balance_minor=after.balance_minor,
-            currency=currency,
-            version=after.version,
-            feed_seq=after.version,
-        )
-        await uow.outbox.append([outgoing(event, request.cause)])
-        return Account.of(after)
+        return await _changed(uow, request, payments_v1.AccountOpened, open_wallet(wallet, currency))
 
     return await _once(uow, request, "open-account", opened, add_missing=True)
+
+
+async def close_account(uow: PaymentsUnitOfWork, request: Request) -> Answer:
+    """Close an empty account. An order that reaches it afterwards is refused with ``no_account``."""
+
+    async def closed(wallet: Wallet) -> Account | Refusal:
+        return await _changed(uow, request, payments_v1.AccountClosed, close_wallet(wallet))
+
+    return await _once(uow, request, "close-account", closed, add_missing=False)
+
+
+async def freeze_account(
+    uow: PaymentsUnitOfWork, request: Request, is_frozen: bool, *, reason: str, operator: str
+) -> Answer:
+    """Freeze an account, or lift that, and record who did it and why. Repeated, it changes nothing."""
+    event = payments_v1.AccountFrozen if is_frozen else payments_v1.AccountUnfrozen
+
+    async def frozen(wallet: Wallet) -> Account | Refusal:
+        after = set_frozen(wallet, is_frozen)
+        if after is wallet:
+            return Account.of(wallet)
+        if isinstance(after, Wallet):
+            verb = "freeze" if is_frozen else "unfreeze"
+            await uow.operators.record(OperatorAction(verb, wallet.user_id, None, reason, operator))
+        return await _changed(uow, request, event, after)
+
+    return await _once(uow, request, "freeze-account", frozen, add_missing=False)
 
 
 async def top_up_account(
@@ -152,20 +170,37 @@ async def top_up_account(
             return decided
         after, moved = decided
         await uow.ledger.post([moved])
-        await uow.wallets.save([WalletChange(after, moved.transfer_id)])
-        event = payments_v1.AccountToppedUp(
-            user_id=after.user_id,
-            transfer_id=transfer_id,
-            amount_minor=amount_minor,
-            balance_minor=after.balance_minor,
-            currency=moved.currency,
-            version=after.version,
-            feed_seq=after.version,
-        )
-        await uow.outbox.append([outgoing(event, request.cause)])
-        return Account.of(after)
+        return await _changed(uow, request, payments_v1.AccountToppedUp, after, moved)
 
     return await _once(uow, request, "top-up", topped_up, add_missing=False)
+
+
+async def _changed(
+    uow: PaymentsUnitOfWork,
+    request: Request,
+    event: type[payments_v1.WalletChanged],
+    after: Wallet | Refusal,
+    moved: Transfer | None = None,
+) -> Account | Refusal:
+    """Store a wallet's change and announce it, unless it was refused."""
+    if isinstance(after, Refusal):
+        return after
+    told = (
+        {} if moved is None else {"transfer_id": moved.transfer_id, "amount_minor": moved.wallet_change_minor}
+    )
+    await uow.wallets.save([WalletChange(after, moved.transfer_id if moved else None)])
+    body = event.model_validate(
+        {
+            "user_id": after.user_id,
+            "balance_minor": after.balance_minor,
+            "currency": after.currency,
+            "version": after.version,
+            "feed_seq": after.version,
+            **told,
+        }
+    )
+    await uow.outbox.append([outgoing(body, request.cause)])
+    return Account.of(after)
 
 
 async def _once(

@@ -1,6 +1,7 @@
 """What both services' calls have in common, between protobuf and Python, and the checks at the edge."""
 
 from datetime import UTC, datetime
+from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,11 +12,22 @@ from eshop.handlers.announce import Cause
 from eshop.rpc.server import InvalidRequest
 
 USER_ID_CHARACTERS_MAX = 128
+OPERATOR_CHARACTERS_MAX = 500
+PAGE_MAX = 100
+#: Above every feed number: the newest page.
+NUMBER_MAX = 2**63 - 1
 KEY_CHARACTERS_MAX = 255
 #: They travel in the headers of every message that follows, which the broker bounds.
 TRACE_CHARACTERS_MAX = 128
 #: SHA-256.
 FINGERPRINT_BYTES_MAX = 32
+
+
+class HasOperator(Protocol):
+    """A request of an operator."""
+
+    reason: str
+    operator: str
 
 
 def timestamp(at: datetime) -> Timestamp:
@@ -80,6 +92,14 @@ def check_context(context: shared.RequestContext) -> None:
     check_text("idempotency_key", context.idempotency_key, KEY_CHARACTERS_MAX)
     if context.idempotency_key and not 0 < len(context.fingerprint) <= FINGERPRINT_BYTES_MAX:
         raise InvalidRequest("a request with an idempotency key has a fingerprint of up to 32 bytes")
+
+
+def check_operator(request: HasOperator) -> tuple[str, str]:
+    """Return why and who, both needed; raise InvalidRequest where one is missing or malformed."""
+    for name, text in (("reason", request.reason), ("operator", request.operator)):
+        if not check_text(name, text, OPERATOR_CHARACTERS_MAX).strip():
+            raise InvalidRequest(f"{name} is missing")
+    return request.reason, request.operator
 
 
 def bounded(limit: int, limit_max: int) -> int:

@@ -18,7 +18,8 @@ from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersServicer as Base
 from eshop.domain.money import AMOUNT_MINOR_MAX
 from eshop.domain.order import OrderStatus
 from eshop.domain.refusal import Refusal
-from eshop.handlers.orders import Placed, PlaceOrder, place_orders, request_cancellation
+from eshop.handlers.announce import Cause
+from eshop.handlers.orders import Placed, PlaceOrder, place_orders, request_cancellation, request_refund
 from eshop.rpc import convert
 from eshop.rpc.convert import bounded, check_context, check_text, check_user
 from eshop.rpc.feed import feed_heads, read_feed
@@ -30,14 +31,12 @@ from eshop.store.units import OrdersUnitOfWork, Store
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Orders"].full_name
 
 ORDERS_MAX = 1_000
-PAGE_MAX = 100
 DESCRIPTION_CHARACTERS_MAX = 500
 ITEMS_BYTES_MAX = 48 * 1024
 QUANTITY_MAX = 1_000_000
 #: Transactions that place orders at once. The requests' connections have room left for reads.
 CREATES_MAX = 2
 _ALWAYS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
-_NUMBER_MAX = 2**63 - 1
 #: How long a call of many waits for a user's row that somebody else holds. A lone order waits for longer.
 BATCH_LOCK_MS_MAX = 500
 _IN_PROGRESS = Refusal("idempotency-in-progress", "another request of the user is still running")
@@ -113,7 +112,7 @@ class OrdersServicer(Base):
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersReply:  # noqa: N802
         """Return a page of the user's orders."""
         check_user(request.user_id)
-        limit = bounded(request.limit, PAGE_MAX)
+        limit = bounded(request.limit, convert.PAGE_MAX)
         after, before = _ALWAYS
         if request.HasField("created_after"):
             after = convert.moment(request.created_after)
@@ -123,7 +122,7 @@ class OrdersServicer(Base):
             lambda uow: uow.orders.page(
                 request.user_id,
                 limit=limit + 1,
-                before_number=request.before_number or _NUMBER_MAX,
+                before_number=request.before_number or convert.NUMBER_MAX,
                 status=_status(request.status),
                 created_after=after,
                 created_before=before,
@@ -148,6 +147,21 @@ class OrdersServicer(Base):
         if order is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
         return pb.CancelOrderReply(order=_order(order))
+
+    async def RefundOrder(self, request: pb.RefundOrderRequest, context: Context) -> pb.RefundOrderReply:  # noqa: N802
+        """Ask for the order's end, for an operator."""
+        order_id = _uuid(request.order_id)
+        reason, operator = convert.check_operator(request)
+        asked = str(uuid_utils.uuid7())
+        cause = Cause(correlation_id=asked, causation_id=asked)
+        answer = None
+        if order_id is not None:
+            answer = await self._store.transact(
+                lambda uow: request_refund(uow, order_id, reason=reason, operator=operator, cause=cause)
+            )
+        if answer is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
+        return pb.RefundOrderReply(order=_order(answer[0]), asked=answer[1])
 
     async def ReadFeed(self, request: shared.ReadFeedRequest, context: Context) -> pb.ReadFeedReply:  # noqa: N802
         """Return what has changed."""

@@ -11,7 +11,15 @@ from eshop.contracts.proto import payments_v1_pb2 as pb
 from eshop.contracts.proto import shared_v1_pb2 as shared
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsServicer as Base
 from eshop.domain.refusal import Refusal
-from eshop.handlers.payments import Account, Answer, Request, open_account, top_up_account
+from eshop.handlers.payments import (
+    Account,
+    Answer,
+    Request,
+    close_account,
+    freeze_account,
+    open_account,
+    top_up_account,
+)
 from eshop.rpc import convert
 from eshop.rpc.convert import check_context, check_text, check_user
 from eshop.rpc.feed import feed_heads, read_feed
@@ -54,6 +62,37 @@ class PaymentsServicer(Base):
             # Another user's top-up has just taken the reference: now it is there to be seen.
             answer = await self._store.transact(top_up)
         return _result(answer)
+
+    async def CloseAccount(self, request: pb.CloseAccountRequest, context: Context) -> pb.AccountResult:  # noqa: N802
+        """Close the user's account."""
+        asked = _request(request.context)
+        return _result(await self._store.transact(lambda uow: close_account(uow, asked)))
+
+    async def SetFrozen(self, request: pb.SetFrozenRequest, context: Context) -> pb.AccountResult:  # noqa: N802
+        """Freeze a user's account, or lift that."""
+        asked = _request(shared.RequestContext(user_id=request.user_id))
+        reason, operator = convert.check_operator(request)
+
+        async def freeze(uow: PaymentsUnitOfWork) -> Answer:
+            return await freeze_account(uow, asked, request.frozen, reason=reason, operator=operator)
+
+        return _result(await self._store.transact(freeze))
+
+    async def ListTransfers(  # noqa: N802
+        self, request: pb.ListTransfersRequest, context: Context
+    ) -> pb.ListTransfersReply:
+        """Return a page of the user's statement."""
+        check_user(request.user_id)
+        limit = convert.bounded(request.limit, convert.PAGE_MAX)
+        before_seq = request.before_seq or convert.NUMBER_MAX
+        found = await self._store.read(
+            lambda uow: uow.ledger.statement(request.user_id, before_seq, limit + 1)
+        )
+        page = found[:limit]
+        return pb.ListTransfersReply(
+            transfers=[_transfer(row) for row in page],
+            next_seq=page[-1].seq if len(found) > limit else 0,
+        )
 
     async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.Account:  # noqa: N802
         """Return the user's account."""
@@ -101,4 +140,19 @@ def _account(account: Account) -> pb.Account:
         balance_minor=account.balance_minor,
         currency=account.currency,
         version=account.version,
+        frozen=account.frozen,
+    )
+
+
+def _transfer(row: Any) -> pb.Transfer:
+    return pb.Transfer(
+        transfer_id=row.transfer_id,
+        kind=row.kind,
+        amount_minor=row.amount_minor,
+        balance_minor=row.balance_minor,
+        currency=row.currency,
+        version=row.seq,
+        order_id=row.order_id or "",
+        reference=row.reference or "",
+        at=convert.timestamp(row.at),
     )

@@ -1,6 +1,7 @@
 """The ledger: transfers and their legs, only ever inserted."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import BigInteger, SmallInteger, Text, bindparam, insert, select
 from sqlalchemy.dialects.postgresql import UUID
@@ -38,6 +39,29 @@ _given_legs = rows(**_LEG_COLUMNS)
 _ADD_LEGS = insert(_legs).from_select(
     list(_LEG_COLUMNS), select(*(_given_legs.c[name] for name in _LEG_COLUMNS)), include_defaults=False
 )
+_history = PAYMENTS.tables["wallet_history"]
+_STATEMENT = (
+    select(
+        _history.c.seq,
+        _history.c.transfer_id,
+        _transfers.c.kind,
+        _legs.c.amount_minor,
+        _history.c.balance_minor,
+        _history.c.currency,
+        _transfers.c.order_id,
+        _transfers.c.reference,
+        _history.c.at,
+    )
+    .join(_transfers, _transfers.c.transfer_id == _history.c.transfer_id)
+    .join(_legs, _legs.c.transfer_id == _history.c.transfer_id)
+    .where(
+        _history.c.user_id == bindparam("user_id"),
+        _history.c.seq < bindparam("before_seq"),
+        _legs.c.account == LedgerAccount.WALLET.value,
+    )
+    .order_by(_history.c.seq.desc())
+    .limit(bindparam("limit"))
+)
 _BY_REFERENCE = select(_transfers.c.transfer_id).where(_transfers.c.reference == bindparam("reference"))
 
 
@@ -71,3 +95,7 @@ class Ledger:
     async def has_reference(self, reference: str) -> bool:
         """Tell whether a top-up of anyone has used the reference."""
         return bool(await self._session.run(_BY_REFERENCE, reference=reference))
+
+    async def statement(self, user_id: str, before_seq: int, limit: int) -> list[Any]:
+        """Return what moved in the user's wallet before a version, newest first, each with its balance."""
+        return await self._session.run(_STATEMENT, user_id=user_id, before_seq=before_seq, limit=limit)

@@ -21,7 +21,10 @@ _CREATION_LOCK = 7_239_001
 _CONNECT_SECONDS_MAX = 10
 _MIGRATIONS = Path(__file__).parent / "migrations"
 #: Rows of these are only ever inserted: a ledger can't forget.
-_INSERT_ONLY = {"payments": ("transfers", "legs", "wallet_history"), "orders": ("order_history",)}
+_INSERT_ONLY = {
+    "payments": ("transfers", "legs", "wallet_history", "operator_actions"),
+    "orders": ("order_history", "operator_actions"),
+}
 
 
 def migrate(service: str, url: str, admin_url: str) -> None:

@@ -18,8 +18,8 @@ _TIME = DateTime(timezone=True)
 _ID = UUID(as_uuid=False)
 
 
-def messaging_tables(metadata: MetaData) -> None:
-    """Add what both services have: inbox, outbox, watermarks, the relay's lease."""
+def shared_tables(metadata: MetaData) -> None:
+    """Add what both services have: inbox, outbox, watermarks, the relay's lease, what operators did."""
     Table(
         "inbox",
         metadata,
@@ -65,11 +65,22 @@ def messaging_tables(metadata: MetaData) -> None:
         Column("token", BigInteger, nullable=False),
         Column("expires_at", _TIME, nullable=False),
     )
+    Table(
+        "operator_actions",
+        metadata,
+        Column("action_id", _ID, primary_key=True),
+        Column("action", Text, nullable=False),
+        Column("user_id", Text, nullable=False),
+        Column("order_id", _ID),
+        Column("reason", Text, nullable=False),
+        Column("operator", Text, nullable=False),
+        Column("at", _TIME, nullable=False),
+    )
 
 
 def _orders() -> MetaData:
     metadata = MetaData()
-    messaging_tables(metadata)
+    shared_tables(metadata)
     Table(
         "users",
         metadata,
@@ -111,7 +122,7 @@ def _orders() -> MetaData:
 
 def _payments() -> MetaData:
     metadata = MetaData()
-    messaging_tables(metadata)
+    shared_tables(metadata)
     Table(
         "wallets",
         metadata,
@@ -119,6 +130,9 @@ def _payments() -> MetaData:
         Column("feed_seq", BigInteger, nullable=False),
         Column("balance_minor", BigInteger, nullable=False),
         Column("currency", Text),
+        Column("topped_up_minor", BigInteger, nullable=False),
+        Column("is_closed", Boolean, nullable=False),
+        Column("is_frozen", Boolean, nullable=False),
     )
     Table(
         "wallet_history",

@@ -8,6 +8,7 @@ from eshop.store.doorbell import Doorbell
 from eshop.store.feed import orders_feed, wallets_feed
 from eshop.store.inbox import Inbox
 from eshop.store.ledger import Ledger
+from eshop.store.operators import Operators
 from eshop.store.orders import Orders
 from eshop.store.outbox import Outbox
 from eshop.store.payments import Payments
@@ -30,6 +31,7 @@ class OrdersUnitOfWork:
         self.inbox = Inbox(session, self.consumer)
         self.users = Users(session)
         self.orders = Orders(session)
+        self.operators = Operators(session)
         self.feed = orders_feed(session)
         self.outbox = Outbox(session, doorbell)
         self.watermarks = Watermarks(session, self.consumer)
@@ -47,6 +49,7 @@ class PaymentsUnitOfWork:
         self.payments = Payments(session)
         self.ledger = Ledger(session)
         self.requests = Requests(session)
+        self.operators = Operators(session)
         self.feed = wallets_feed(session)
         self.outbox = Outbox(session, doorbell)
         self.watermarks = Watermarks(session, self.consumer)

@@ -1,9 +1,9 @@
 """Wallets: the row per user that every transaction on that user's money locks, and its history."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-from sqlalchemy import ARRAY, BigInteger, Text, any_, bindparam, cast, func, insert, select, update
+from sqlalchemy import ARRAY, BigInteger, Boolean, Text, any_, bindparam, cast, func, insert, select, update
 from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
@@ -23,7 +23,16 @@ _ADD = (
 _GET = select(_wallets).where(_wallets.c.user_id == any_(_ids))
 _LOCK = _GET.order_by(_wallets.c.user_id).with_for_update()
 
-_COLUMNS = {"user_id": Text, "feed_seq": BigInteger, "balance_minor": BigInteger, "currency": Text}
+#: In the order of a Wallet's fields; its version is the user's feed number.
+_COLUMNS = {
+    "user_id": Text,
+    "feed_seq": BigInteger,
+    "balance_minor": BigInteger,
+    "currency": Text,
+    "topped_up_minor": BigInteger,
+    "is_closed": Boolean,
+    "is_frozen": Boolean,
+}
 _given = rows(**_COLUMNS)
 _SAVE = (
     update(_wallets)
@@ -77,9 +86,7 @@ class Wallets:
         last = {change.wallet.user_id: change.wallet for change in changes}
         await self._session.run(
             _SAVE,
-            **arrays(
-                list(_COLUMNS), [(w.user_id, w.version, w.balance_minor, w.currency) for w in last.values()]
-            ),
+            **arrays(list(_COLUMNS), [astuple(wallet) for wallet in last.values()]),
         )
         given = [
             (
@@ -95,4 +102,4 @@ class Wallets:
 
 
 def _wallet(row: object) -> Wallet:
-    return Wallet(row.user_id, row.feed_seq, row.balance_minor, row.currency)  # type: ignore[attr-defined]
+    return Wallet(*(getattr(row, name) for name in _COLUMNS))
