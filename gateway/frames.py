@@ -10,7 +10,7 @@ import orjson
 from eshop.contracts import messages, orders_v1, payments_v1
 from eshop.contracts.proto import orders_v1_pb2, payments_v1_pb2
 from gateway.problems import Problem
-from gateway.views import CANCELLED, FINISHED, NEW, account_view, stamp_text, time_text
+from gateway.views import CANCELLED, FINISHED, NEW, stamp_text, time_text, wallet_view
 
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})\.(0|[1-9][0-9]{0,15})")
 
@@ -114,5 +114,5 @@ def _order(seq: int, order_id: str, status: str, reason: str, version: int, at: 
 
 
 def _wallet(seq: int, balance_minor: int, currency: str, version: int, at: str) -> Frame:
-    fields = {"type": "wallet.balance", **account_view(balance_minor, currency, version), "at": at}
+    fields = {"type": "wallet.balance", **wallet_view(balance_minor, currency, version), "at": at}
     return Frame(Stream.WALLET, seq, "", version, fields)

@@ -62,6 +62,6 @@ def _count(request: web.Request, status: int, seconds: float) -> None:
     metrics = request.app[METRICS]
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "unknown"
-    method = request.method if request.method in ("GET", "POST", "HEAD") else "other"
+    method = request.method if request.method in ("GET", "POST", "DELETE", "HEAD") else "other"
     metrics.requests.labels(method, route, status).inc()
     metrics.request_seconds.labels(method, route).observe(seconds)

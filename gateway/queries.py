@@ -25,25 +25,35 @@ _PREFER_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """What page of a user's orders is asked for. ``before_number`` 0: the newest."""
+    """What page of a user's things, newest first, is asked for. ``before_number`` 0: the first."""
 
     limit: int
     before_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFilter:
+    """Which of a user's orders are asked for; "" and None: all."""
+
     status: str
     created_after: datetime | None
     created_before: datetime | None
 
 
 def page_query(request: web.BaseRequest) -> PageQuery:
-    """Read the query of a list; raise a 400 Problem."""
+    """Read the query of every list; raise a 400 Problem."""
     query = request.query
     limit = _number("limit", query.get("limit", str(LIMIT_DEFAULT)), 1, LIMIT_MAX)
+    return PageQuery(limit, _before_number(query.get("cursor")))
+
+
+def order_filter(request: web.BaseRequest) -> OrderFilter:
+    """Read what else the query of the list of orders may say; raise a 400 Problem."""
+    query = request.query
     status = query.get("status", "")
     if "status" in query and status not in STATUSES:
         raise Problem("bad-query", f"status is one of {', '.join(STATUSES)}.")
-    return PageQuery(
-        limit,
-        _before_number(query.get("cursor")),
+    return OrderFilter(
         status,
         _time("created_after", query.get("created_after")),
         _time("created_before", query.get("created_before")),
@@ -51,7 +61,7 @@ def page_query(request: web.BaseRequest) -> PageQuery:
 
 
 def cursor_text(before_number: int) -> str:
-    """Return the opaque cursor of the page that starts before a creation number."""
+    """Return the opaque cursor of the page that starts before a number: of a creation, or of a change."""
     return base64.urlsafe_b64encode(b"before=%d" % before_number).decode().rstrip("=")
 
 

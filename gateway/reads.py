@@ -63,9 +63,12 @@ class Reads:
 
     async def show_account(self, account: payments_v1_pb2.Account) -> None:
         """Note that its user is being shown this account, and let the next reads have it."""
-        key = account_key(account.user_id)
-        self._cache.floors.show(key, account.version)
-        await self._cache.put(key, fresh_account(account))
+        self.show_wallet(account.user_id, account.version)
+        await self._cache.put(account_key(account.user_id), fresh_account(account))
+
+    def show_wallet(self, user_id: str, version: int) -> None:
+        """Note that the user is being told of the wallet's state at this version."""
+        self._cache.floors.show(account_key(user_id), version)
 
     def show_frame(self, user_id: str, frame: Frame) -> None:
         """Note that the user was pushed this frame."""

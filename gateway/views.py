@@ -61,12 +61,32 @@ def fresh_order(order: orders_v1_pb2.Order) -> Fresh:
     return Fresh(order.version, orjson.dumps(order_view(order)), ttl_seconds)
 
 
-def account_view(balance_minor: int, currency: str, version: int) -> dict[str, Any]:
-    """Return an account as its owner sees it."""
+def wallet_view(balance_minor: int, currency: str, version: int) -> dict[str, Any]:
+    """Return what the feed tells of a wallet, and an account at least."""
     return {"balance_minor": balance_minor, "currency": currency, "version": version}
+
+
+def account_view(account: payments_v1_pb2.Account) -> dict[str, Any]:
+    """Return an account as its owner sees it; ``frozen`` is there only where it is true."""
+    view = wallet_view(account.balance_minor, account.currency, account.version)
+    return view | {"frozen": True} if account.frozen else view
 
 
 def fresh_account(account: payments_v1_pb2.Account) -> Fresh:
     """Return an account for the cache."""
-    view = account_view(account.balance_minor, account.currency, account.version)
-    return Fresh(account.version, orjson.dumps(view), ACCOUNT_TTL_SECONDS)
+    return Fresh(account.version, orjson.dumps(account_view(account)), ACCOUNT_TTL_SECONDS)
+
+
+def transfer_view(leg: payments_v1_pb2.Transfer) -> dict[str, Any]:
+    """Return a line of an account's statement."""
+    return {
+        "transfer_id": leg.transfer_id,
+        "kind": leg.kind,
+        "amount_minor": leg.amount_minor,
+        "balance_minor": leg.balance_minor,
+        "currency": leg.currency,
+        "version": leg.version,
+        "order_id": leg.order_id or None,
+        "reference": leg.reference or None,
+        "at": stamp_text(leg.at),
+    }

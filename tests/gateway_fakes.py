@@ -154,6 +154,15 @@ class FakeOrders(OrdersServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
         return orders_pb.CancelOrderReply(order=order)
 
+    async def RefundOrder(
+        self, request: orders_pb.RefundOrderRequest, context: Context
+    ) -> orders_pb.RefundOrderReply:
+        await self.does.meet("RefundOrder", request, context)
+        order = self.orders.get(request.order_id)
+        if order is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
+        return orders_pb.RefundOrderReply(order=order, asked=order.status != "CANCELLED")
+
     async def ReadFeed(self, request: shared_pb.ReadFeedRequest, context: Context) -> orders_pb.ReadFeedReply:
         await self.does.meet("orders.ReadFeed", request, context)
         feed = self.feeds.get(request.user_id, [])
@@ -169,7 +178,7 @@ class FakeOrders(OrdersServicer):
 
 
 class FakePayments(PaymentsServicer):
-    """One account per user, with a feed."""
+    """One account per user, with a feed and a statement."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.does = behaviour
@@ -177,6 +186,24 @@ class FakePayments(PaymentsServicer):
         self.feeds: dict[str, list[payments_pb.WalletFrame]] = {}
         self.keys: dict[tuple[str, str], payments_pb.Account] = {}
         self.references: set[str] = set()
+        self.closed: dict[str, payments_pb.Account] = {}
+        self.transfers: dict[str, list[payments_pb.Transfer]] = {}
+
+    def move(self, user_id: str, kind: str, by_minor: int, **more: str) -> payments_pb.Account:
+        """Change the balance by a transfer."""
+        account = self.change(user_id, by_minor)
+        leg = payments_pb.Transfer(
+            transfer_id=str(uuid_utils.uuid7()),
+            kind=kind,
+            amount_minor=by_minor,
+            balance_minor=account.balance_minor,
+            currency=account.currency,
+            version=account.version,
+            at=_now(),
+            **more,
+        )
+        self.transfers.setdefault(user_id, []).append(leg)
+        return account
 
     def change(self, user_id: str, by_minor: int, currency: str = "USD") -> payments_pb.Account:
         account = self.accounts.setdefault(user_id, payments_pb.Account(user_id=user_id, currency=currency))
@@ -200,7 +227,14 @@ class FakePayments(PaymentsServicer):
         user_id = request.context.user_id
 
         def opened() -> payments_pb.Account | str:
-            return "account-exists" if user_id in self.accounts else self.change(user_id, 0, request.currency)
+            if user_id in self.accounts:
+                return "account-exists"
+            closed = self.closed.get(user_id)
+            if closed is not None:
+                if closed.currency != request.currency:
+                    return "currency-mismatch"
+                self.accounts[user_id] = self.closed.pop(user_id)
+            return self.change(user_id, 0, request.currency)
 
         return self._once(request.context, opened)
 
@@ -214,9 +248,50 @@ class FakePayments(PaymentsServicer):
                 return "reference-used"
             if request.reference:
                 self.references.add(request.reference)
-            return self.change(request.context.user_id, request.amount_minor)
+            return self.move(
+                request.context.user_id, "top_up", request.amount_minor, reference=request.reference
+            )
 
         return self._once(request.context, topped_up)
+
+    async def CloseAccount(
+        self, request: payments_pb.CloseAccountRequest, context: Context
+    ) -> payments_pb.AccountResult:
+        await self.does.meet("CloseAccount", request, context)
+        user_id = request.context.user_id
+
+        def closed() -> payments_pb.Account | str:
+            if user_id not in self.accounts:
+                return "no-account"
+            if self.accounts[user_id].balance_minor:
+                return "account-not-empty"
+            self.closed[user_id] = self.change(user_id, 0)
+            return self.accounts.pop(user_id)
+
+        return self._once(request.context, closed)
+
+    async def SetFrozen(
+        self, request: payments_pb.SetFrozenRequest, context: Context
+    ) -> payments_pb.AccountResult:
+        await self.does.meet("SetFrozen", request, context)
+        if request.user_id not in self.accounts:
+            return payments_pb.AccountResult(refusal=shared_pb.Refusal(code="no-account", detail="no"))
+        account = self.change(request.user_id, 0)
+        account.frozen = request.frozen
+        return payments_pb.AccountResult(account=account)
+
+    async def ListTransfers(
+        self, request: payments_pb.ListTransfersRequest, context: Context
+    ) -> payments_pb.ListTransfersReply:
+        await self.does.meet("ListTransfers", request, context)
+        found = [
+            leg
+            for leg in self.transfers.get(request.user_id, [])[::-1]
+            if not request.before_seq or leg.version < request.before_seq
+        ]
+        page = found[: request.limit]
+        next_seq = page[-1].version if len(found) > request.limit else 0
+        return payments_pb.ListTransfersReply(transfers=page, next_seq=next_seq)
 
     def _once(
         self, context: shared_pb.RequestContext, effect: Callable[[], payments_pb.Account | str]

@@ -3,12 +3,17 @@
 
 const FEED_LINES_MAX = 200;
 const RECONNECT_MS = 1000;
+const STATEMENT_LINES = 10;
+// Several frames in a row need one look at the account.
+const WALLET_MS = 200;
 const byId = (id) => document.getElementById(id);
 
 let user = "";
 let socket = null;
 let lastId = null;
 let nextCursor = null;
+let walletVersion = 0;
+let walletTimer = 0;
 
 async function call(method, path, body, headers = {}) {
   const options = { method, headers: { "X-User-Id": user, ...headers } };
@@ -17,6 +22,7 @@ async function call(method, path, body, headers = {}) {
     options.body = JSON.stringify(body);
   }
   const response = await fetch(path, options);
+  if (response.status === 204) return null;
   const answer = await response.json();
   if (!response.ok) {
     const flaws = (answer.errors || []).map((flaw) => `${flaw.pointer}: ${flaw.message}`).join("; ");
@@ -37,7 +43,44 @@ function say(text) {
 }
 
 function showBalance(account) {
-  byId("balance").textContent = `${account.balance_minor} ${account.currency}`;
+  if (account.version < walletVersion) return;
+  walletVersion = account.version;
+  byId("balance").textContent = `${account.balance_minor} ${account.currency}${account.frozen ? " (frozen)" : ""}`;
+}
+
+function tableRow(texts) {
+  const row = document.createElement("tr");
+  row.append(...texts.map((text) => {
+    const cell = document.createElement("td");
+    cell.textContent = text;
+    return cell;
+  }));
+  return row;
+}
+
+function statementRow(leg) {
+  return tableRow([leg.kind, leg.amount_minor, leg.balance_minor, leg.order_id || leg.reference || ""]);
+}
+
+// A frame tells the balance; whether the account is frozen or closed, and the statement, only the account does.
+async function loadWallet() {
+  const asked = user;
+  const [account, page] = await Promise.all([
+    call("GET", "/api/v1/accounts/me").catch((error) => {
+      if (error.message.startsWith("no-account:")) return null;
+      throw error;
+    }),
+    call("GET", `/api/v1/accounts/me/transfers?limit=${STATEMENT_LINES}`),
+  ]);
+  if (asked !== user) return;
+  if (account === null) byId("balance").textContent = "no account";
+  else showBalance(account);
+  byId("statement").replaceChildren(...page.items.map(statementRow));
+}
+
+function loadWalletSoon() {
+  clearTimeout(walletTimer);
+  walletTimer = setTimeout(() => attempt(loadWallet), WALLET_MS);
 }
 
 function orderRow(orderId) {
@@ -47,21 +90,18 @@ function orderRow(orderId) {
 function showOrder(order, atTop) {
   const old = orderRow(order.order_id);
   if (old && Number(old.dataset.version) >= order.version) return;
-  const row = old || document.createElement("tr");
+  const amount = order.amount_minor === undefined
+    ? old?.dataset.amount || "" : `${order.amount_minor} ${order.currency}`;
+  const row = tableRow([order.order_id, amount, order.status, order.reason || ""]);
   row.dataset.order = order.order_id;
   row.dataset.version = order.version;
-  const amount = order.amount_minor === undefined ? row.dataset.amount || "" : `${order.amount_minor} ${order.currency}`;
   row.dataset.amount = amount;
-  const cells = [order.order_id, amount, order.status, order.reason || ""].map((text) => {
-    const cell = document.createElement("td");
-    cell.textContent = text;
-    return cell;
-  });
-  cells[2].className = order.status;
+  row.cells[2].className = order.status;
   const last = document.createElement("td");
   if (order.status !== "CANCELLED") last.append(cancelButton(order.order_id));
-  row.replaceChildren(...cells, last);
-  if (!old) byId("orders")[atTop ? "prepend" : "append"](row);
+  row.append(last);
+  if (old) old.replaceWith(row);
+  else byId("orders")[atTop ? "prepend" : "append"](row);
 }
 
 function cancelButton(orderId) {
@@ -103,7 +143,10 @@ function receive(frame, text) {
   byId("feed").prepend(line);
   while (byId("feed").children.length > FEED_LINES_MAX) byId("feed").lastChild.remove();
   if (frame.type === "order.status") showOrder(frame, true);
-  if (frame.type === "wallet.balance") showBalance(frame);
+  if (frame.type === "wallet.balance") {
+    showBalance(frame);
+    loadWalletSoon();
+  }
 }
 
 async function attempt(action) {
@@ -120,12 +163,13 @@ function onSubmit(id, action) {
 onSubmit("who", async () => {
   user = byId("user").value;
   lastId = null;
+  walletVersion = 0;
   byId("feed").replaceChildren();
   byId("balance").textContent = "no account";
   say("");
   listen();
   await loadOrders(false);
-  await attempt(async () => showBalance(await call("GET", "/api/v1/accounts/me")));
+  await loadWallet();
 });
 onSubmit("open", async (form) => {
   const currency = form.get("currency");
@@ -144,5 +188,11 @@ onSubmit("order", async (form) => {
   showOrder(order, true);
   say(`Placed ${order.order_id}.`);
 });
+byId("close").addEventListener("click", () =>
+  attempt(async () => {
+    await call("DELETE", "/api/v1/accounts/me");
+    say("Account closed.");
+    await loadWallet();
+  }));
 byId("refresh").addEventListener("click", () => attempt(() => loadOrders(false)));
 byId("more").addEventListener("click", () => attempt(() => loadOrders(true)));

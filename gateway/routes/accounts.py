@@ -1,16 +1,26 @@
-"""The user's account: opening it, its balance, money from outside."""
+"""The user's account: opening and closing it, its balance, money from outside, its statement."""
 
 from aiohttp import web
 
+from eshop.contracts.proto import orders_v1_pb2
 from eshop.contracts.proto import payments_v1_pb2 as pb
-from gateway.bodies import read_object, validated
+from gateway.bodies import must_be_empty, read_object, validated
 from gateway.identity import user_of
 from gateway.keys import READS, SETTINGS, UPSTREAM
 from gateway.models import AccountFields, TopUpFields
-from gateway.problems import refused
-from gateway.queries import condition_of
-from gateway.routes.answers import BASE, context_of, created, idempotency_key, versioned
-from gateway.views import account_view
+from gateway.problems import Problem, refused
+from gateway.queries import condition_of, page_query
+from gateway.routes.answers import (
+    BASE,
+    context_of,
+    created,
+    idempotency_key,
+    keyless_context,
+    no_content,
+    page_answer,
+    versioned,
+)
+from gateway.views import NEW, account_view, transfer_view
 
 routes = web.RouteTableDef()
 
@@ -56,10 +66,62 @@ async def top_up(request: web.Request) -> web.Response:
     return await _answer(request, result, {})
 
 
+@routes.delete(f"{BASE}/accounts/me")
+async def close_account(request: web.Request) -> web.Response:
+    """Close the account: 204; 404 where there is none; 409 where it holds money or an order is NEW.
+
+    There is no Idempotency-Key: who asks again gets 404, and then the account is as it should be.
+    """
+    user_id = user_of(request)
+    await must_be_empty(request)
+    await _must_be_unused(request, user_id)
+    upstream = request.app[UPSTREAM]
+    asked = pb.CloseAccountRequest(context=keyless_context(request, user_id))
+    account = _account(await upstream.call("payments.CloseAccount", upstream.payments.CloseAccount, asked))
+    # Closing is the wallet's newest version, so no copy of the open account is shown here any more. A
+    # gateway that hears of it late may show one, for as long as a copy lives.
+    request.app[READS].show_wallet(user_id, account.version)
+    return no_content()
+
+
+@routes.get(f"{BASE}/accounts/me/transfers")
+async def list_transfers(request: web.Request) -> web.Response:
+    """List what moved in the user's wallet, newest first, page by page. Never from the cache."""
+    user_id = user_of(request)
+    page = page_query(request)
+    upstream = request.app[UPSTREAM]
+    asked = pb.ListTransfersRequest(user_id=user_id, limit=page.limit, before_seq=page.before_number)
+    reply = await upstream.call("payments.ListTransfers", upstream.payments.ListTransfers, asked)
+    for leg in reply.transfers[:1]:
+        request.app[READS].show_wallet(user_id, leg.version)
+    return page_answer(request, [transfer_view(leg) for leg in reply.transfers], reply.next_seq)
+
+
+async def _must_be_unused(request: web.Request, user_id: str) -> None:
+    """Raise the 409 Problem where an order of the user's waits for its payment.
+
+    One that is placed right after this look does no harm: payments decides it after the closing, and an
+    order that reaches a closed account is refused with no_account.
+    """
+    upstream = request.app[UPSTREAM]
+    asked = orders_v1_pb2.ListOrdersRequest(user_id=user_id, limit=1, status=NEW)
+    page = await upstream.call("orders.ListOrders", upstream.orders.ListOrders, asked)
+    if page.orders:
+        raise Problem("account-in-use")
+
+
 async def _answer(request: web.Request, result: pb.AccountResult, headers: dict[str, str]) -> web.Response:
+    account, reads = _account(result), request.app[READS]
+    if result.replayed:
+        # As it was the first time: true of then, and nothing for the next readers.
+        reads.show_wallet(account.user_id, account.version)
+    else:
+        await reads.show_account(account)
+    return created(account_view(account), headers, replayed=result.replayed)
+
+
+def _account(result: pb.AccountResult) -> pb.Account:
+    """Return the account; raise the Problem of a refusal."""
     if result.HasField("refusal"):
         raise refused(result.refusal.code, result.refusal.detail, replayed=result.replayed)
-    account = result.account
-    await request.app[READS].show_account(account)
-    view = account_view(account.balance_minor, account.currency, account.version)
-    return created(view, headers, replayed=result.replayed)
+    return result.account

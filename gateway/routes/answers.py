@@ -1,15 +1,16 @@
 """What the routes have in common: the context a service is called with, and the forms of answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 from aiohttp import web
+from yarl import URL
 
 from eshop.cache import Reading
 from eshop.contracts.proto.shared_v1_pb2 import RequestContext
 from gateway.idempotency import REPLAYED_HEADER, fingerprint, key_of
 from gateway.keys import SETTINGS, TRACE
-from gateway.queries import Condition, etag
+from gateway.queries import Condition, cursor_text, etag
 
 BASE = "/api/v1"
 #: Of an answer about one user's things: nobody may keep it for others, or show it again unasked.
@@ -18,14 +19,17 @@ _PRIVATE = {"Cache-Control": "private, no-cache"}
 
 def context_of(request: web.Request, user_id: str, body: object) -> RequestContext:
     """Return who asks and why, for a POST; raise a 400 Problem where its Idempotency-Key is malformed."""
-    trace = request[TRACE]
-    context = RequestContext(
-        user_id=user_id, correlation_id=trace.correlation_id, traceparent=trace.traceparent
-    )
+    context = keyless_context(request, user_id)
     if key := idempotency_key(request):
         context.idempotency_key = key
         context.fingerprint = fingerprint(request.method, request.rel_url.raw_path, body)
     return context
+
+
+def keyless_context(request: web.Request, user_id: str) -> RequestContext:
+    """Return who asks and why, for what is idempotent by itself."""
+    trace = request[TRACE]
+    return RequestContext(user_id=user_id, correlation_id=trace.correlation_id, traceparent=trace.traceparent)
 
 
 def idempotency_key(request: web.Request) -> str:
@@ -51,6 +55,21 @@ def json_answer(
         content_type="application/json",
         headers={**_PRIVATE, **(headers or {})},
     )
+
+
+def no_content() -> web.Response:
+    """Say that it is done, and that there is nothing to show."""
+    return web.Response(status=204, headers=_PRIVATE)
+
+
+def page_answer(request: web.Request, items: Sequence[object], next_number: int) -> web.Response:
+    """Return a page of a list, and where the next one is; ``next_number`` 0: nowhere."""
+    next_cursor = cursor_text(next_number) if next_number else None
+    headers = {}
+    if next_cursor is not None:
+        following = URL(request.path).with_query({**request.query, "cursor": next_cursor})
+        headers["Link"] = f'<{following}>; rel="next"'
+    return json_answer({"items": items, "next_cursor": next_cursor}, headers=headers)
 
 
 def versioned(reading: Reading, condition: Condition) -> web.Response:

@@ -3,7 +3,6 @@
 import re
 
 from aiohttp import web
-from yarl import URL
 
 from eshop.cache import Reading
 from eshop.contracts.proto import orders_v1_pb2 as pb
@@ -12,15 +11,16 @@ from gateway.identity import user_of
 from gateway.keys import CREATES, READS, SETTINGS, UPSTREAM, WAITS
 from gateway.models import OrderFields
 from gateway.problems import Problem, refused
-from gateway.queries import (
-    PageQuery,
-    condition_of,
-    cursor_text,
-    page_query,
-    wait_preferred,
-    wait_query,
+from gateway.queries import condition_of, order_filter, page_query, wait_preferred, wait_query
+from gateway.routes.answers import (
+    BASE,
+    context_of,
+    created,
+    idempotency_key,
+    json_answer,
+    page_answer,
+    versioned,
 )
-from gateway.routes.answers import BASE, context_of, created, idempotency_key, json_answer, versioned
 from gateway.views import CANCELLED, NEW, fresh_order, order_view
 
 routes = web.RouteTableDef()
@@ -67,19 +67,12 @@ async def get_order(request: web.Request) -> web.Response:
 async def list_orders(request: web.Request) -> web.Response:
     """List the user's orders, newest first, page by page. Never from the cache."""
     user_id = user_of(request)
-    query = page_query(request)
+    asked = _list_orders(request, user_id)
     upstream = request.app[UPSTREAM]
-    asked = _list_orders(user_id, query)
     page = await upstream.call("orders.ListOrders", upstream.orders.ListOrders, asked)
     for order in page.orders:
         request.app[READS].show_order(order)
-    next_cursor = cursor_text(page.next_number) if page.next_number else None
-    headers = {}
-    if next_cursor is not None:
-        following = URL(request.path).with_query({**request.query, "cursor": next_cursor})
-        headers["Link"] = f'<{following}>; rel="next"'
-    items = [order_view(order) for order in page.orders]
-    return json_answer({"items": items, "next_cursor": next_cursor}, headers=headers)
+    return page_answer(request, [order_view(order) for order in page.orders], page.next_number)
 
 
 @routes.post(f"{BASE}/orders/{{order_id}}/cancel")
@@ -124,12 +117,13 @@ def _create_order(request: web.Request, user_id: str, fields: OrderFields, body:
     )
 
 
-def _list_orders(user_id: str, query: PageQuery) -> pb.ListOrdersRequest:
+def _list_orders(request: web.Request, user_id: str) -> pb.ListOrdersRequest:
+    page, wanted = page_query(request), order_filter(request)
     asked = pb.ListOrdersRequest(
-        user_id=user_id, limit=query.limit, before_number=query.before_number, status=query.status
+        user_id=user_id, limit=page.limit, before_number=page.before_number, status=wanted.status
     )
-    if query.created_after is not None:
-        asked.created_after.FromDatetime(query.created_after)
-    if query.created_before is not None:
-        asked.created_before.FromDatetime(query.created_before)
+    if wanted.created_after is not None:
+        asked.created_after.FromDatetime(wanted.created_after)
+    if wanted.created_before is not None:
+        asked.created_before.FromDatetime(wanted.created_before)
     return asked

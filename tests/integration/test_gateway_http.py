@@ -330,7 +330,9 @@ async def test_a_repeated_request_is_answered_as_the_first_and_says_so(client: C
     ("refusal", "status", "code"),
     [
         ("idempotency-in-progress", 409, "idempotency-in-progress"),
-        ("currency-mismatch", 422, "currency-mismatch"),
+        ("currency-mismatch", 409, "currency-mismatch"),
+        ("account-not-empty", 409, "account-not-empty"),
+        ("account-in-use", 409, "account-in-use"),
         ("balance-too-large", 422, "balance-too-large"),
         ("invalid-order", 422, "invalid-order"),
         ("something-new", 409, "conflict"),
@@ -360,7 +362,7 @@ async def test_a_failing_service_is_a_problem_never_a_page(
     client: Client, services: FakeServices, failure: grpc.StatusCode, status: int, code: str
 ) -> None:
     methods = ("CreateOrders", "GetOrder", "ListOrders", "CancelOrder", "OpenAccount", "TopUp", "GetAccount")
-    services.does.fail = dict.fromkeys(methods, failure)
+    services.does.fail = dict.fromkeys((*methods, "ListTransfers"), failure)
     responses = [
         await client.post(ORDERS, json={"amount_minor": 5}),
         await client.get(f"{ORDERS}/{NO_ID}"),
@@ -369,6 +371,8 @@ async def test_a_failing_service_is_a_problem_never_a_page(
         await client.post(ACCOUNTS, json={}),
         await client.post(TOP_UPS, json={"amount_minor": 5}),
         await client.get(ME),
+        await client.get(f"{ME}/transfers"),
+        await client.delete(ME),
     ]
     for response in responses:
         await problem(response, status, code)
@@ -419,7 +423,7 @@ async def test_creates_in_flight_go_together_and_each_is_answered(
     assert services.does.count("CreateOrders") < 40
     for number, (status, document) in enumerate(answers, 1):
         if number == 13:
-            assert (status, document["code"]) == (422, "currency-mismatch")
+            assert (status, document["code"]) == (409, "currency-mismatch")
         else:
             assert (status, document["amount_minor"]) == (201, number)
 

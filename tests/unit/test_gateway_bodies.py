@@ -111,7 +111,15 @@ def test_amounts_on_the_bounds_are_fine(amount: int) -> None:
         ({"amount_minor": 6, "items": None}, "/items"),
         ({"amount_minor": 101, "items": [{**ITEM, "quantity": 1, "unit_price_minor": 1}] * 101}, "/items"),
         ({"amount_minor": 6, "items": [{**ITEM, "quantity": 0}]}, "/items/0/quantity"),
+        ({"amount_minor": 6, "items": [{**ITEM, "quantity": -2}]}, "/items/0/quantity"),
+        ({"amount_minor": 6, "items": [{**ITEM, "quantity": 10**30}]}, "/items/0/quantity"),
         ({"amount_minor": 6, "items": [{**ITEM, "quantity": True}]}, "/items/0/quantity"),
+        ({"amount_minor": 6, "items": [{**ITEM, "unit_price_minor": 10**30}]}, "/items/0/unit_price_minor"),
+        (
+            # The sum must neither wrap around nor break: 10^17 is not 6.
+            {"amount_minor": 6, "items": [{**ITEM, "quantity": 10**6, "unit_price_minor": 10**9}] * 100},
+            "/items",
+        ),
         ({"amount_minor": 6, "items": [{**ITEM, "unit_price_minor": -3}]}, "/items/0/unit_price_minor"),
         ({"amount_minor": 6, "items": [ITEM, {"sku": ""}]}, "/items/1/sku"),
         ({"amount_minor": 6, "items": [{**ITEM, "price": 3}]}, "/items/0/price"),

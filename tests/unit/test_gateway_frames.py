@@ -65,6 +65,8 @@ def test_an_orders_frame_is_the_same_from_both(body: Body, status: str, reason: 
     [
         payments_v1.AccountOpened.model_validate(WALLET),
         payments_v1.AccountClosed.model_validate(WALLET),
+        payments_v1.AccountFrozen.model_validate(WALLET),
+        payments_v1.AccountUnfrozen.model_validate(WALLET),
         payments_v1.AccountToppedUp.model_validate({**WALLET, "transfer_id": ORDER_ID, "amount_minor": 5}),
         payments_v1.PaymentCaptured.model_validate({**WALLET, "order_id": ORDER_ID, "amount_minor": 5}),
         payments_v1.PaymentRefunded.model_validate(

@@ -11,12 +11,25 @@ from multidict import CIMultiDict
 from gateway.idempotency import fingerprint, key_of
 from gateway.identity import user_of, user_of_socket
 from gateway.problems import KINDS, Problem
-from gateway.queries import condition_of, cursor_text, page_query, wait_preferred, wait_query
+from gateway.queries import (
+    OrderFilter,
+    PageQuery,
+    condition_of,
+    cursor_text,
+    order_filter,
+    page_query,
+    wait_preferred,
+    wait_query,
+)
 from gateway.tracing import trace_of
 
 
 def asked(path: str = "/", headers: Iterable[tuple[str, str]] = ()) -> web.Request:
     return make_mocked_request("GET", path, headers=CIMultiDict(headers))
+
+
+def both(request: web.Request) -> tuple[PageQuery, OrderFilter]:
+    return page_query(request), order_filter(request)
 
 
 @pytest.mark.parametrize("name", ["a", "user@example.org", "x" * 128, "~!$", "a:b/c*d[e]"])
@@ -161,19 +174,18 @@ def test_a_cursor_that_is_not_ours_is_refused(cursor: str) -> None:
 )
 def test_a_malformed_query_is_refused(query: str) -> None:
     with pytest.raises(Problem) as refused:
-        page_query(asked(f"/?{query}"))
+        both(asked(f"/?{query}"))
     assert (refused.value.code, refused.value.kind.status) == ("bad-query", 400)
 
 
 def test_a_page_query_is_read() -> None:
-    query = page_query(
-        asked(
-            "/?limit=100&status=NEW&created_after=2026-01-02T03:04:05.678Z&created_before=2026-01-03T00:00:00%2B02:00"
-        )
+    request = asked(
+        "/?limit=100&status=NEW&created_after=2026-01-02T03:04:05.678Z&created_before=2026-01-03T00:00:00%2B02:00"
     )
-    assert (query.limit, query.status, query.before_number) == (100, "NEW", 0)
-    assert query.created_after == datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
-    assert query.created_before == datetime(2026, 1, 2, 22, tzinfo=UTC)
+    page, wanted = both(request)
+    assert (page.limit, wanted.status, page.before_number) == (100, "NEW", 0)
+    assert wanted.created_after == datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
+    assert wanted.created_before == datetime(2026, 1, 2, 22, tzinfo=UTC)
     assert page_query(asked()).limit == 20
 
 
