@@ -11,6 +11,20 @@ from eshop.domain.refusal import Refusal
 class Wallet:
     """A user's money, or, before its first opening, the place where it will be.
 
+    ::
+
+        (none)        --open-->      OPEN
+        OPEN          --close-->     CLOSED          only when empty
+        OPEN          --freeze-->    FROZEN
+        FROZEN        --unfreeze-->  OPEN
+        FROZEN        --close-->     CLOSED_FROZEN   only when empty
+        CLOSED        --open-->      OPEN            in the currency it always had
+        CLOSED        --refund-->    OPEN            an order paid before is cancelled
+        CLOSED_FROZEN --open-->      FROZEN
+        CLOSED_FROZEN --refund-->    FROZEN
+
+    Every other message leaves it where it is, or is refused.
+
     ``version`` counts the wallet's changes and is the user's feed number. ``topped_up_minor`` is all that
     ever came in from outside: it bounds every other sum.
     """
