@@ -3,7 +3,7 @@
 The walk is exhaustive within its bounds. The user orders and may ask for the cancellation, the deadline task
 may ask, two services handle what their topics bring, and faults befall them: a message is published again, a
 question comes again under a new id, a message is lost or comes late. Handling always leaves less to handle,
-so every state comes to rest; there the deadline task asks once more if the order is NEW, and the end is lawful.
+so every state comes to rest; there the deadline task asks once more about a NEW order, and the end is lawful.
 """
 
 import sys
