@@ -1,6 +1,6 @@
 """The `eshop` command: one word for each thing a developer does with the shop."""
 
-from eshop.cli import data, doctor, status, up
+from eshop.cli import accounts, data, doctor, orders, status, up
 from eshop.cli.console import App
 
 app = App(
@@ -23,6 +23,8 @@ app.command()(data.topics)
 app.command()(data.migrate)
 app.command()(doctor.doctor)
 app.command()(doctor.version)
+app.add_typer(accounts.app, name="accounts")
+app.add_typer(orders.app, name="orders")
 
 if __name__ == "__main__":
     app()

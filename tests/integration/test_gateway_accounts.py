@@ -133,7 +133,7 @@ async def test_a_replayed_opening_does_not_bring_a_closed_account_back(
     assert (replayed.status, replayed.headers["Idempotency-Replayed"]) == (201, "true")
     server = TestServer(create_app(settings, store))
     await server.start_server(**SERVER_OPTIONS)
-    other: Client = await aiohttp_client(server, headers={"X-User-Id": "ann"})
+    other: Any = await aiohttp_client(server, headers={"X-User-Id": "ann"})
     for gateway in (client, other):
         assert await refusal(await gateway.get(ME)) == (404, "no-account")
 

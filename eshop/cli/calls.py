@@ -1,0 +1,96 @@
+"""Operators' calls of the services by gRPC, each with a deadline, and what went wrong in one sentence.
+
+Imported by a command when it runs: the launcher has no need of gRPC.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from grpc import StatusCode, aio
+
+from eshop.cli.operators import Target
+from eshop.cluster.errors import ClusterError
+from eshop.contracts.proto import orders_v1_pb2, orders_v1_pb2_grpc, payments_v1_pb2, payments_v1_pb2_grpc
+from eshop.rpc.client import credentials, open_channel
+
+CALL_SECONDS_MAX = 10.0
+
+_Reply = TypeVar("_Reply")
+_Method = Callable[[aio.Channel], Callable[..., Awaitable[_Reply]]]
+
+
+def show_account(target: Target, user_id: str) -> payments_v1_pb2.Account:
+    """Return a user's account."""
+    request = payments_v1_pb2.GetAccountRequest(user_id=user_id)
+    return _call(
+        target,
+        lambda channel: payments_v1_pb2_grpc.PaymentsStub(channel).GetAccount,
+        request,
+        missing=_no_account(user_id),
+    )
+
+
+def set_frozen(
+    target: Target, user_id: str, *, frozen: bool, reason: str, operator: str
+) -> payments_v1_pb2.Account:
+    """Freeze a user's account, or lift that; return it as it is then."""
+    request = payments_v1_pb2.SetFrozenRequest(
+        user_id=user_id, frozen=frozen, reason=reason, operator=operator
+    )
+    result = _call(target, lambda channel: payments_v1_pb2_grpc.PaymentsStub(channel).SetFrozen, request)
+    if result.HasField("refusal"):
+        refusal = result.refusal
+        raise ClusterError(_no_account(user_id) if refusal.code == "no-account" else refusal.detail)
+    return result.account
+
+
+def refund_order(
+    target: Target, order_id: str, *, reason: str, operator: str
+) -> orders_v1_pb2.RefundOrderReply:
+    """Ask for an order's end without a charge; return it as it is now."""
+    request = orders_v1_pb2.RefundOrderRequest(order_id=order_id, reason=reason, operator=operator)
+    return _call(
+        target,
+        lambda channel: orders_v1_pb2_grpc.OrdersStub(channel).RefundOrder,
+        request,
+        missing=f"there is no order {order_id}",
+    )
+
+
+def _call(target: Target, method: _Method[_Reply], request: Message, missing: str = "") -> _Reply:
+    """Call once; ``missing`` says what NOT_FOUND means. Raise ClusterError for every failure."""
+
+    async def call() -> _Reply:
+        async with open_channel(target.addresses) as channel:
+            return await method(channel)(
+                request, timeout=CALL_SECONDS_MAX, metadata=credentials(target.token)
+            )
+
+    try:
+        return asyncio.run(call())
+    except aio.AioRpcError as error:
+        raise ClusterError(_sentence(target, error, missing)) from error
+
+
+def _sentence(target: Target, error: aio.AioRpcError, missing: str) -> str:
+    where = f"the {target.service} service at {target.addresses}"
+    details = (error.details() or "").splitlines() or [""]
+    match error.code():
+        case StatusCode.NOT_FOUND if missing:
+            return missing
+        case StatusCode.INVALID_ARGUMENT:
+            return details[0]
+        case StatusCode.UNAUTHENTICATED:
+            return f"{where} refuses the service token: set ESHOP_SERVICE_TOKEN to the shop's"
+        case StatusCode.UNAVAILABLE:
+            return f"{where} cannot be reached, or has no database: is the shop up? See `eshop status`"
+        case StatusCode.DEADLINE_EXCEEDED:
+            return f"{where} did not answer in {CALL_SECONDS_MAX:.0f} s: look before you ask again"
+        case code:
+            return f"{where} failed: {code.name}: {details[0]}"
+
+
+def _no_account(user_id: str) -> str:
+    return f"{user_id} has no account"

@@ -1,0 +1,75 @@
+"""What operators' commands share: who acts and why, and which service is to do it."""
+
+import getpass
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from eshop.cli.console import data_folder
+from eshop.cluster.errors import ClusterError
+from eshop.cluster.folder import DataFolder
+from eshop.cluster.ports import HOST
+from eshop.settings import Settings
+
+ServiceName = Literal["orders", "payments"]
+
+ReasonOption = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.", show_default=False)
+]
+OperatorOption = Annotated[
+    str | None,
+    typer.Option("--operator", metavar="NAME", help="Who acts; it is recorded. The OS user if not given."),
+]
+ShopOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Data folder of the running shop that is meant."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A service to call: its workers' addresses, comma-separated, and what it wants to be shown."""
+
+    service: ServiceName
+    addresses: str
+    token: str
+
+
+def target(service: ServiceName, data: Path | None) -> Target:
+    """Return the service of the shop that is meant.
+
+    The one that runs in ``data`` where that is given; else what ESHOP_*_GRPC says; else the one that runs in
+    the default folder, on whatever ports; else the default address.
+    """
+    settings = Settings()
+    setting = f"{service}_grpc"
+    addresses: str = getattr(settings, setting)
+    if data is not None or setting not in settings.model_fields_set:
+        folder = data_folder(data)
+        found = _running(folder, service)
+        if found is None and data is not None:
+            raise ClusterError(f"nothing runs in {folder.path}: start it with `eshop up`")
+        addresses = found or addresses
+    return Target(service, addresses, settings.service_token.get_secret_value())
+
+
+def operator_name(chosen: str | None) -> str:
+    """Return who acts: as told, else the OS user."""
+    if chosen is not None:
+        return chosen
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}"
+
+
+def _running(folder: DataFolder, service: ServiceName) -> str | None:
+    """Return where the shop that runs in the folder has its service, or None where none runs."""
+    record = folder.record()
+    if record is None or not record.is_alive():
+        return None
+    ports = [process.ports["grpc"] for process in record.processes if process.kind == service]
+    return ",".join(f"{HOST}:{port}" for port in ports) or None
