@@ -1,0 +1,346 @@
+"""A real payments worker: unreadable messages end it, a broken database it waits for; nothing is skipped."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import psycopg2
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import CommitFailedError
+from aiokafka.structs import OffsetAndMetadata
+from grpc import aio
+
+from eshop.cluster.embedded import EmbeddedCluster
+from eshop.cluster.ports import free_port
+from eshop.contracts.bodies import Body
+from eshop.contracts.messages import encode
+from eshop.contracts.proto.payments_v1_pb2 import TopUpRequest
+from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub
+from eshop.contracts.proto.shared_v1_pb2 import RequestContext
+from eshop.contracts.topics import ORDERS_EVENTS
+from eshop.exit import EXIT_CODE
+from eshop.relay.topics import ensure_topics
+from eshop.rpc.client import credentials, open_channel
+from tests.builders import Partition, new_database_url, order_created
+
+READY_SECONDS_MAX = 60
+WAIT_SECONDS_MAX = 30
+Headers = list[tuple[str, bytes]]
+
+
+@dataclass
+class Bench:
+    """A payments worker's surroundings: topics, a group, a database and ports of its own."""
+
+    cluster: EmbeddedCluster
+    folder: Path
+    name: str
+    database_url: str
+    producer: AIOKafkaProducer
+    web_port: int
+    grpc_port: int
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def topic(self) -> str:
+        return f"{self.name}{ORDERS_EVENTS.name}"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "worker.log").read_text()
+
+    async def start(self) -> asyncio.subprocess.Process:
+        """Start the worker in the way users do."""
+        environment = os.environ | {
+            "ESHOP_KAFKA": self.cluster.kafka,
+            "ESHOP_ADMIN_DATABASE_URL": self.cluster.postgres_admin_url,
+            "ESHOP_DATABASE_URL": self.database_url,
+            "ESHOP_TOPIC_PREFIX": self.name,
+            "ESHOP_GROUP_SUFFIX": f"-{self.name}",
+            "ESHOP_DATA": str(self.folder),
+            "ESHOP_WEB_LISTEN": f"127.0.0.1:{self.web_port}",
+            "ESHOP_GRPC_LISTEN": f"127.0.0.1:{self.grpc_port}",
+        }
+        with (self.folder / "worker.log").open("wb") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "faust", "-A", "eshop.payments", "worker", "-l", "info"),
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+        return self.process
+
+    async def until_ready(self) -> None:
+        """Wait until the worker says that it is ready."""
+        assert self.process is not None
+        async with asyncio.timeout(READY_SECONDS_MAX), aiohttp.ClientSession() as http:
+            while True:
+                assert self.process.returncode is None, self.log[-3000:]
+                try:
+                    async with http.get(f"http://127.0.0.1:{self.web_port}/health/ready") as answer:
+                        if answer.status == 200:
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(0.1)
+
+    async def metric(self, name: str) -> float:
+        """Return the value of a metric that has one."""
+        address = f"http://127.0.0.1:{self.web_port}/metrics"
+        async with aiohttp.ClientSession() as http, http.get(address) as answer:
+            (value,) = re.findall(rf"^{name}(?:\{{.*\}})? (.+)$", await answer.text(), re.MULTILINE)
+            return float(value)
+
+    async def until_logged(self, text: str) -> None:
+        """Wait until the log has the text."""
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            while text not in self.log:
+                await asyncio.sleep(0.05)
+
+    async def ends(self) -> int:
+        """Return how the worker ends."""
+        assert self.process is not None
+        return await asyncio.wait_for(self.process.wait(), WAIT_SECONDS_MAX)
+
+    async def leave(self) -> int:
+        """Stop the worker as supervisors do."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return await self.ends()
+
+    def sql(self, statement: str) -> list[Any]:
+        """Look into the worker's database, or change it, as its superuser."""
+        url = urlsplit(self.cluster.postgres_admin_url)._replace(path=urlsplit(self.database_url).path)
+        connection = psycopg2.connect(url.geturl())
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(statement)
+                return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            connection.close()
+
+    async def put(self, body: Body) -> TopicPartition:
+        """Publish a message as the relay does, and return where it went."""
+        return (await self.put_raw(body.user_id.encode(), encode(body), headers_of(body)))[0]
+
+    async def put_raw(
+        self, key: bytes, value: bytes | None, headers: Headers, partition: int | None = None
+    ) -> tuple[TopicPartition, int]:
+        """Publish anything, and return where it is."""
+        sent = await self.producer.send_and_wait(self.topic, value, key, partition, headers=headers)
+        return TopicPartition(self.topic, sent.partition), sent.offset
+
+    async def until_settled(self, count: int, seconds_max: float = WAIT_SECONDS_MAX) -> None:
+        """Wait until so many orders have a payment, and no more."""
+        async with asyncio.timeout(seconds_max):
+            while (settled := self.sql("SELECT count(*) FROM payments")[0][0]) < count:
+                await asyncio.sleep(0.05)
+        assert settled == count
+
+    async def committed(self, partition: TopicPartition) -> int:
+        """Return the group's committed offset."""
+        async with self._in_group(partition) as consumer:
+            return await consumer.committed(partition) or 0
+
+    async def move(self, partition: TopicPartition, offset: int) -> None:
+        """Set the group's committed offset by hand, as soon as the group has no member any more."""
+        async with self._in_group(partition) as consumer, asyncio.timeout(WAIT_SECONDS_MAX):
+            while True:
+                try:
+                    await consumer.commit({partition: OffsetAndMetadata(offset, "")})
+                except CommitFailedError:
+                    await asyncio.sleep(0.2)
+                else:
+                    return
+
+    @asynccontextmanager
+    async def _in_group(self, partition: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.cluster.kafka,
+            group_id=f"eshop-payments-{self.name}",
+            enable_auto_commit=False,
+        )
+        await consumer.start()
+        try:
+            consumer.assign([partition])
+            yield consumer
+        finally:
+            await consumer.stop()
+
+    async def until_committed(self, partition: TopicPartition, offset: int) -> None:
+        """Wait until the group has committed the offset."""
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            while await self.committed(partition) < offset:
+                await asyncio.sleep(0.1)
+
+
+def headers_of(body: Body, message_id: str | None = None) -> Headers:
+    """Return the headers a relay gives a message."""
+    envelope = Partition().message(body).envelope
+    return replace(envelope, message_id=message_id or envelope.message_id).to_headers()
+
+
+@pytest.fixture
+async def bench(cluster: EmbeddedCluster, tmp_path: Path) -> AsyncIterator[Bench]:
+    name = f"d{uuid.uuid4().hex[:8]}."
+    await ensure_topics(cluster.kafka, name)
+    taken: set[int] = set()
+    producer = AIOKafkaProducer(bootstrap_servers=cluster.kafka, acks="all")
+    await producer.start()
+    bench = Bench(
+        cluster,
+        tmp_path,
+        name,
+        new_database_url(cluster.postgres_admin_url, "payments"),
+        producer,
+        free_port(taken),
+        free_port(taken),
+    )
+    try:
+        yield bench
+    finally:
+        if bench.process is not None and bench.process.returncode is None:
+            bench.process.kill()
+            await bench.process.wait()
+        await producer.stop()
+
+
+def bad_messages() -> dict[str, tuple[bytes | None, Headers]]:
+    """Return values and headers that can never be read."""
+    body = order_created("ann", 5)
+    value, headers = encode(body), headers_of(body)
+    return {
+        "bad JSON": (b"{", headers),
+        "null value": (None, headers),
+        "missing header": (value, [pair for pair in headers if pair[0] != "ce_id"]),
+        "no headers": (value, []),
+        "unknown schema": (value, [*headers, ("ce_dataschema", b"eshop/orders/v99/OrderCreated")]),
+        "NUL in a header": (value, [*headers, ("correlation_id", b"a\x00b")]),
+        "1 MB": (b'"' + b"x" * 1_000_000 + b'"', headers),
+    }
+
+
+BAD = bad_messages()
+
+
+@pytest.mark.parametrize(("value", "headers"), BAD.values(), ids=BAD.keys())
+async def test_message_that_can_not_be_read_ends_the_worker_and_is_not_passed_over(
+    bench: Bench, value: bytes | None, headers: Headers
+) -> None:
+    await bench.start()
+    await bench.until_ready()
+    partition = await bench.put(order_created("ann", 5))
+    await bench.until_settled(1)
+    await bench.until_committed(partition, 1)
+    _, offset = await bench.put_raw(b"ann", value, headers)
+    assert await bench.ends() == EXIT_CODE
+    place = f"{partition.topic}/{partition.partition}@{offset} can't be decoded"
+    assert re.search(rf"CRITICAL .*{re.escape(place)}", bench.log), bench.log[-3000:]
+    assert await bench.committed(partition) == offset == 1
+
+
+async def test_offsets_moved_ahead_end_the_worker_and_moved_back_lose_nothing(bench: Bench) -> None:
+    await bench.start()
+    await bench.until_ready()
+    partition = await bench.put(order_created("ann", 5))
+    await bench.until_settled(1)
+    await bench.until_committed(partition, 1)
+    assert await bench.leave() == 0, bench.log[-3000:]
+
+    for _ in range(3):
+        await bench.put(order_created("ann", 5))
+    await bench.move(partition, 3)
+    await bench.start()
+    assert await bench.ends() == EXIT_CODE
+    gap = f"{partition.topic}/{partition.partition}: offsets 1 to 2 were passed over"
+    assert re.search(rf"CRITICAL .*{re.escape(gap)}", bench.log), bench.log[-3000:]
+    assert await bench.committed(partition) == 3
+    await bench.until_settled(1)
+
+    await bench.move(partition, 0)
+    await bench.start()
+    await bench.until_settled(4)
+    await bench.until_committed(partition, 4)
+    assert await bench.leave() == 0, bench.log[-3000:]
+
+
+BREAK_AND_MEND = {
+    "revoked grant": ("REVOKE INSERT ON payments FROM {role}", "GRANT INSERT ON payments TO {role}"),
+    "missing column": (
+        "ALTER TABLE payments RENAME COLUMN reason TO gone",
+        "ALTER TABLE payments RENAME COLUMN gone TO reason",
+    ),
+    "missing table": ("ALTER TABLE watermarks RENAME TO gone", "ALTER TABLE gone RENAME TO watermarks"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "mend"), BREAK_AND_MEND.values(), ids=BREAK_AND_MEND.keys())
+async def test_database_that_is_not_as_it_should_be_is_waited_for(
+    bench: Bench, spoil: str, mend: str
+) -> None:
+    role = urlsplit(bench.database_url).username
+    await bench.start()
+    await bench.until_ready()
+    bench.sql(spoil.format(role=role))
+    partition = await bench.put(order_created("ann", 5))
+    await bench.until_logged("tries again in")
+    assert await bench.metric("eshop_delivery_waiting") == 1
+    await bench.put(order_created("ann", 5))
+    bench.sql(mend.format(role=role))
+    await bench.until_settled(2)
+    assert await bench.metric("eshop_delivery_waiting") == 0
+    await bench.until_committed(partition, 2)
+    assert await bench.leave() == 0, bench.log[-3000:]
+
+
+async def test_worker_that_waits_can_be_stopped_and_acknowledges_nothing(bench: Bench) -> None:
+    await bench.start()
+    await bench.until_ready()
+    bench.sql("ALTER TABLE payments RENAME COLUMN reason TO gone")
+    partition = await bench.put(order_created("ann", 5))
+    await bench.until_logged("tries again in")
+    assert await bench.leave() == 0, bench.log[-3000:]
+    assert await bench.committed(partition) == 0
+    bench.sql("ALTER TABLE payments RENAME COLUMN gone TO reason")
+    await bench.start()
+    await bench.until_settled(1)
+
+
+async def test_requests_that_wait_for_a_row_keep_no_order_waiting(bench: Bench) -> None:
+    await bench.start()
+    await bench.until_ready()
+    bench.sql("INSERT INTO wallets (user_id, currency) VALUES ('ann', 'USD')")
+    holder = psycopg2.connect(
+        urlsplit(bench.cluster.postgres_admin_url)._replace(path=urlsplit(bench.database_url).path).geturl()
+    )
+    channel: Any = open_channel(f"127.0.0.1:{bench.grpc_port}")
+    try:
+        with holder.cursor() as cursor:
+            cursor.execute("SELECT * FROM wallets FOR UPDATE")
+        asked = TopUpRequest(context=RequestContext(user_id="ann"), amount_minor=5)
+        top_up = PaymentsStub(channel).TopUp
+        metadata = credentials("development-service-token")
+        requests = [asyncio.ensure_future(top_up(asked, metadata=metadata, timeout=20)) for _ in range(30)]
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            while bench.sql(waiting)[0][0] < 5:
+                await asyncio.sleep(0.02)
+        await bench.put(order_created("bob", 5))
+        await bench.until_settled(1, seconds_max=2)
+        holder.rollback()
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        assert all(not isinstance(a, BaseException) or isinstance(a, aio.AioRpcError) for a in answers)
+    finally:
+        holder.close()
+        await channel.close()
