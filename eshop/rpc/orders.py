@@ -37,8 +37,8 @@ QUANTITY_MAX = 1_000_000
 #: Transactions that place orders at once. The requests' connections have room left for reads.
 CREATES_MAX = 2
 _ALWAYS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
-#: How long a call of many waits for a user's row that somebody else holds. A lone order waits for longer.
-BATCH_LOCK_MS_MAX = 500
+#: How long a call of many users waits for a row that somebody else holds. One user alone waits for longer.
+BATCH_LOCK_MS_MAX = 1_000
 _IN_PROGRESS = Refusal("idempotency-in-progress", "another request of the user is still running")
 _UNSTORABLE = Refusal("invalid-order", "the order can't be stored")
 
@@ -60,24 +60,24 @@ class OrdersServicer(Base):
         asked = [_place_order(order) for order in request.orders]
         valid = [order for order in asked if isinstance(order, PlaceOrder)]
         async with self._creates:
-            answers = iter(await self._place(valid, alone=len(valid) == 1) if valid else ())
+            answers = iter(await self._place(valid, patient=_are_one_users(valid)) if valid else ())
         return pb.CreateOrdersReply(
             results=[_result(order if isinstance(order, Refusal) else next(answers)) for order in asked]
         )
 
-    async def _place(self, orders: Sequence[PlaceOrder], *, alone: bool) -> list[Placed | Refusal]:
+    async def _place(self, orders: Sequence[PlaceOrder], *, patient: bool = False) -> list[Placed | Refusal]:
         """Place them in one transaction; where one spoils it, that one alone is refused."""
 
         async def place(uow: OrdersUnitOfWork) -> list[Placed | Refusal]:
-            if not alone:
+            if not patient:
                 await uow.session.bound_lock_wait(BATCH_LOCK_MS_MAX)
             return await place_orders(uow, orders, self._deadline_seconds)
 
         try:
             return await self._store.transact(place)
         except LockTimeout:
-            if len(orders) == 1:
-                return [_IN_PROGRESS]
+            if _are_one_users(orders):
+                return [_IN_PROGRESS] * len(orders)
             return await self._place_around_locked(orders)
         except psycopg2.Error as error:
             if not is_poison(error):
@@ -92,13 +92,13 @@ class OrdersServicer(Base):
         if not locked:
             return await self._place_halves(orders)
         free = [order for order in orders if order.user_id not in locked]
-        placed = iter(await self._place(free, alone=False) if free else ())
+        placed = iter(await self._place(free) if free else ())
         return [_IN_PROGRESS if order.user_id in locked else next(placed) for order in orders]
 
     async def _place_halves(self, orders: Sequence[PlaceOrder]) -> list[Placed | Refusal]:
         middle = len(orders) // 2
         halves = (orders[:middle], orders[middle:])
-        return [answer for half in halves for answer in await self._place(half, alone=False)]
+        return [answer for half in halves for answer in await self._place(half)]
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:  # noqa: N802
         """Return the user's order."""
@@ -182,6 +182,10 @@ class OrdersServicer(Base):
     async def FeedHeads(self, request: shared.FeedHeadsRequest, context: Context) -> shared.FeedHeadsReply:  # noqa: N802
         """Return the users' last numbers."""
         return await feed_heads(self._store, request)
+
+
+def _are_one_users(orders: Sequence[PlaceOrder]) -> bool:
+    return len({order.user_id for order in orders}) == 1
 
 
 def _place_order(order: pb.CreateOrder) -> PlaceOrder | Refusal:
