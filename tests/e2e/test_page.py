@@ -39,13 +39,18 @@ def page(shop: Shop) -> Iterator[Page]:
     assert problems == []
 
 
-def test_shopper_sees_the_order_finish_without_reloading(page: Page) -> None:
-    expect(page.get_by_role("alert")).to_contain_text("nobody checks it")
+def sign_in_with_an_account(page: Page) -> None:
+    """Be a user nobody has seen before, and open an account."""
     page.get_by_label("User").fill(f"browser-{new_id()}")
     page.get_by_role("button", name="Sign in").click()
     expect(page.locator("#state")).to_contain_text("connected as")
     page.get_by_role("button", name="Open account").click()
     expect(page.locator("#balance")).to_have_text("0 USD")
+
+
+def test_shopper_sees_the_order_finish_without_reloading(page: Page) -> None:
+    expect(page.get_by_role("alert")).to_contain_text("nobody checks it")
+    sign_in_with_an_account(page)
     page.get_by_role("button", name="Top up").click()
     expect(page.locator("#balance")).to_have_text("10000 USD")
     page.get_by_role("button", name="Place order").click()
@@ -55,3 +60,21 @@ def test_shopper_sees_the_order_finish_without_reloading(page: Page) -> None:
     row.get_by_role("button", name="Cancel").click()
     expect(row).to_contain_text("CANCELLED")
     expect(page.locator("#balance")).to_have_text("10000 USD")
+    legs = page.locator("#statement tr")
+    expect(legs).to_have_count(3)
+    expect(legs.nth(0)).to_contain_text("refund")
+    expect(legs.nth(1)).to_contain_text("-2500")
+    expect(legs.nth(2)).to_contain_text("top_up")
+
+
+def test_shopper_closes_an_empty_account_and_opens_it_again(page: Page) -> None:
+    sign_in_with_an_account(page)
+    page.get_by_role("button", name="Close account").click()
+    expect(page.locator("#message")).to_have_text("Account closed.")
+    expect(page.locator("#balance")).to_have_text("no account")
+    page.get_by_role("button", name="Open account").click()
+    expect(page.locator("#balance")).to_have_text("0 USD")
+    page.get_by_role("button", name="Top up").click()
+    expect(page.locator("#balance")).to_have_text("10000 USD")
+    page.get_by_role("button", name="Close account").click()
+    expect(page.locator("#message")).to_contain_text("account-not-empty")
