@@ -59,6 +59,8 @@ class Postgres:
             "port": str(self.port),
             "unix_socket_directories": "",
             "max_connections": str(CONNECTIONS_MAX),
+            # A folder that is removed at the end has no power loss to outlive. A killed server loses nothing.
+            "fsync": "off" if self.ephemeral else "on",
         }
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         return Program(
