@@ -25,7 +25,7 @@ from eshop.cluster.embedded import EmbeddedCluster
 from eshop.cluster.ports import free_port
 from eshop.contracts.bodies import Body
 from eshop.contracts.messages import encode
-from eshop.contracts.proto.payments_v1_pb2 import TopUpRequest
+from eshop.contracts.proto.payments_v1_pb2 import OpenAccountRequest, TopUpRequest
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub
 from eshop.contracts.proto.shared_v1_pb2 import RequestContext
 from eshop.contracts.topics import ORDERS_EVENTS
@@ -36,6 +36,8 @@ from tests.builders import Partition, new_database_url, order_created
 
 READY_SECONDS_MAX = 60
 WAIT_SECONDS_MAX = 30
+#: Longer than a session and a lease.
+AWAY_SECONDS = 12
 Headers = list[tuple[str, bytes]]
 
 
@@ -344,3 +346,52 @@ async def test_requests_that_wait_for_a_row_keep_no_order_waiting(bench: Bench) 
     finally:
         holder.close()
         await channel.close()
+
+
+async def test_broker_that_was_away_is_caught_up_with(bench: Bench) -> None:
+    await bench.start()
+    await bench.until_ready()
+    await bench.put(order_created("ann", 5))
+    await bench.until_settled(1)
+    channel: Any = open_channel(f"127.0.0.1:{bench.grpc_port}")
+    asked = OpenAccountRequest(context=RequestContext(user_id="bob"), currency="USD")
+    unsent = "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
+    try:
+        await asyncio.to_thread(bench.cluster.kill_part, "kafka")
+        try:
+            metadata = credentials("development-service-token")
+            answer = await PaymentsStub(channel).OpenAccount(asked, metadata=metadata, timeout=5)
+            assert answer.account.user_id == "bob"
+            await asyncio.sleep(AWAY_SECONDS)
+            assert bench.sql(unsent)[0][0] == 1
+        finally:
+            await asyncio.to_thread(bench.cluster.start_part, "kafka")
+        await bench.put(order_created("ann", 5))
+        await bench.until_settled(2)
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            while bench.sql(unsent)[0][0]:
+                await asyncio.sleep(0.05)
+        assert await bench.leave() == 0, bench.log[-3000:]
+    finally:
+        await channel.close()
+
+
+async def test_database_that_was_away_is_waited_for(bench: Bench) -> None:
+    await bench.start()
+    await bench.until_ready()
+    partition = await bench.put(order_created("ann", 5))
+    await bench.until_settled(1)
+    await asyncio.to_thread(bench.cluster.kill_part, "postgres")
+    try:
+        await bench.put(order_created("ann", 5))
+        await bench.until_logged("tries again in")
+        await asyncio.sleep(AWAY_SECONDS)
+    finally:
+        await asyncio.to_thread(bench.cluster.start_part, "postgres")
+    await bench.until_settled(2)
+    await bench.until_committed(partition, 2)
+    async with asyncio.timeout(WAIT_SECONDS_MAX):
+        while bench.sql("SELECT 1 FROM outbox WHERE sent_at IS NULL"):
+            await asyncio.sleep(0.05)
+    await bench.until_ready()
+    assert await bench.leave() == 0, bench.log[-3000:]
