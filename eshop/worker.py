@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
 from grpc import aio
@@ -21,7 +20,7 @@ from eshop.settings import Settings
 from eshop.store.database import REQUEST_CONNECTIONS_MAX, Database, Session
 from eshop.store.doorbell import Doorbell
 from eshop.store.migrate import migrate
-from eshop.store.retention import KEPT_DAYS, ROWS_MAX, remove_expired
+from eshop.store.retention import remove_expired
 from eshop.store.schema import METADATA
 from eshop.store.units import Store
 from eshop.web.app import ServiceApp
@@ -71,9 +70,7 @@ def _wire_database(
         await store.database.transact(lambda session: session.run_sql("SELECT 1"))
 
     async def remove_all_expired() -> None:
-        for table in KEPT_DAYS.keys() & METADATA[service].tables.keys():
-            while await store.database.transact(partial(remove_expired, table=table)) == ROWS_MAX:
-                pass  # as much again, in a transaction of its own
+        await remove_expired(store.database, METADATA[service].tables)
 
     app.add_check("postgres", is_answering)
     app.at_end(store.database.close)

@@ -70,17 +70,14 @@ class Relay:
                 delay = BACKOFF_SECONDS
             except LeaseLost:
                 logger.warning("the outbox is published by another process now")
-            except (TransientFault, KafkaError, TimeoutError, OSError) as error:
+            except Exception as error:
+                is_expected = isinstance(error, (TransientFault, KafkaError, TimeoutError, OSError))
+                text = str(error) or repr(error)
+                logger.warning("the relay waits %.1f s after: %s", delay, text, exc_info=not is_expected)
                 _failures.inc()
-                logger.warning("the relay waits %.1f s after: %s", delay, str(error) or repr(error))
                 await self._publisher.reset()
                 await self._pause(delay)
                 delay = min(delay * 2, BACKOFF_SECONDS_MAX)
-            except Exception:
-                _failures.inc()
-                logger.exception("the relay failed, and goes on")
-                await self._publisher.reset()
-                await self._pause(delay)
         await self._release()
 
     def stop(self) -> None:

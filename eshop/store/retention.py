@@ -1,6 +1,9 @@
 """Retention: removes in bulk what nothing stands on any more."""
 
-from eshop.store.database import Session
+from collections.abc import Iterable
+from functools import partial
+
+from eshop.store.database import Database, Session
 
 #: How long rows are kept, in days. A message stays in the inbox for as long as its topic may show it again
 #: (7 days), and longer; one in the outbox until no topic can lose it; an answer as long as clients may retry.
@@ -11,8 +14,14 @@ _ALSO = {"outbox": "AND sent_at IS NOT NULL"}
 ROWS_MAX = 10_000
 
 
-async def remove_expired(session: Session, table: str) -> int:
-    """Remove up to ``ROWS_MAX`` expired rows of a table, and return how many."""
+async def remove_expired(database: Database, tables: Iterable[str]) -> None:
+    """Remove all expired rows of the tables, up to ``ROWS_MAX`` in a transaction."""
+    for table in sorted(KEPT_DAYS.keys() & tables):
+        while await database.run_alone(partial(_remove, table=table)) == ROWS_MAX:
+            pass  # as many may be left
+
+
+async def _remove(session: Session, table: str) -> int:
     expired = (
         f"SELECT ctid FROM {table} WHERE {_TIMES[table]} < now() - make_interval(days => {KEPT_DAYS[table]})"  # noqa: S608
         f" {_ALSO.get(table, '')} LIMIT {ROWS_MAX}"
