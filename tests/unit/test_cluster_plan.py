@@ -132,8 +132,8 @@ def test_workers_are_started_by_the_plain_faust_command_line(tmp_path: Path) -> 
         for service in plan.services
     }
     assert words == {
-        "orders": "-m faust -A eshop.orders worker -l info",
-        "payments": "-m faust -A eshop.payments worker -l info",
-        "projections": "-m faust -A eshop.projections worker -l info",
+        "orders": "-m faust -L uvloop -A eshop.orders worker -l info",
+        "payments": "-m faust -L uvloop -A eshop.payments worker -l info",
+        "projections": "-m faust -L uvloop -A eshop.projections worker -l info",
         "gateway": "-m gateway",
     }
