@@ -395,3 +395,38 @@ async def test_database_that_was_away_is_waited_for(bench: Bench) -> None:
             await asyncio.sleep(0.05)
     await bench.until_ready()
     assert await bench.leave() == 0, bench.log[-3000:]
+
+
+async def test_batch_that_is_tried_again_does_not_keep_another_worker_from_joining(
+    bench: Bench, tmp_path: Path
+) -> None:
+    await bench.start()
+    await bench.until_ready()
+    bench.sql("ALTER TABLE payments RENAME COLUMN reason TO gone")
+    users = [f"user-{number}" for number in range(40)]
+    for user in users:
+        await bench.put(order_created(user, 5))
+    await bench.until_logged("tries again in")
+    folder = tmp_path / "second"
+    folder.mkdir()
+    taken = {bench.web_port, bench.grpc_port}
+    second = replace(bench, folder=folder, web_port=free_port(taken), grpc_port=free_port(taken))
+    try:
+        await second.start()
+        await second.until_ready()
+        await bench.until_logged("gives up a batch")
+        await second.until_logged("tries again in")
+        bench.sql("ALTER TABLE payments RENAME COLUMN gone TO reason")
+        await bench.until_settled(len(users))
+        for user in users:
+            await bench.put(order_created(user, 5))
+        await bench.until_settled(2 * len(users))
+        assert await second.leave() == 0, second.log[-3000:]
+        for user in users:
+            await bench.put(order_created(user, 5))
+        await bench.until_settled(3 * len(users))
+        assert await bench.leave() == 0, bench.log[-3000:]
+    finally:
+        if second.process is not None and second.process.returncode is None:
+            second.process.kill()
+            await second.process.wait()
