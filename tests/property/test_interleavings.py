@@ -295,10 +295,8 @@ def left_to_read(state: State) -> int:
 FEW = Bounds(1, 1, 2)
 #: A wallet that pays sees every end, the other ones only one.
 WALKS = {
-    "two cancellations, and the account closed or frozen": (
-        "exactly enough",
-        Bounds(2, 1, 2, wallet_changes=1),
-    ),
+    "the account closed or frozen after the capture": ("exactly enough", Bounds(1, 1, 2, wallet_changes=1)),
+    "two cancellations": ("enough", Bounds(2, 1, 2)),
     "two timeouts": ("enough", Bounds(1, 2, 2)),
     "three faults": ("enough", Bounds(1, 1, 3)),
     **{name: (name, FEW) for name in WALLETS if "enough" not in name},

@@ -130,7 +130,12 @@ def account_cell(wallet: Wallet, effect: Callable[[Wallet], Wallet | Refusal]) -
         return IMPOSSIBLE
     if isinstance(after, Refusal):
         return f"`{after.code}`"
-    return STAYS if account_state(after) == account_state(wallet) else account_state(after)
+    if account_state(after) != account_state(wallet):
+        return account_state(after)
+    assert after == wallet or after.balance_minor != wallet.balance_minor, (
+        "what stays is the same, money apart"
+    )
+    return STAYS
 
 
 @dataclass(frozen=True)
