@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import psycopg2.errors
 import pytest
@@ -17,7 +18,7 @@ from eshop.contracts.topics import ORDERS_EVENTS
 from eshop.handlers.announce import Cause
 from eshop.handlers.orders import place_orders
 from eshop.relay.publisher import Publisher
-from eshop.relay.relay import Relay
+from eshop.relay.relay import LEASE_SECONDS, Relay
 from eshop.relay.topics import ensure_topics
 from eshop.store.lease import take_lease
 from eshop.store.outbox import read_unsent
@@ -169,3 +170,26 @@ async def test_producer_that_does_not_stop_cleanly_is_dropped_all_the_same(
     sent, error = await publisher.publish(ORDERS_EVENTS.name, partition, [row])
     assert (len(sent), error) == (1, None)
     await publisher.reset()
+
+
+async def test_relay_that_may_not_read_for_a_while_goes_on_when_it_may(
+    cluster: EmbeddedCluster, orders: Orders
+) -> None:
+    prefix = await topic_prefix(cluster.kafka)
+    role = urlsplit(orders.database.url).username
+    server = urlsplit(cluster.postgres_admin_url)._replace(path=urlsplit(orders.database.url).path)
+
+    def as_superuser(sql: str) -> None:
+        connection = psycopg2.connect(server.geturl())
+        with connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+        connection.close()
+
+    async with relaying(orders, cluster.kafka, prefix) as relay:
+        await until_active(relay)
+        for table, right in (("outbox", "UPDATE"), ("relay_lease", "UPDATE")):
+            await asyncio.to_thread(as_superuser, f"REVOKE {right} ON {table} FROM {role}")
+            await orders.transact(lambda uow: place_orders(uow, [place_order("ann")], 60))
+            await asyncio.sleep(LEASE_SECONDS + 1)
+            await asyncio.to_thread(as_superuser, f"GRANT {right} ON {table} TO {role}")
+            await until_all_sent(orders)

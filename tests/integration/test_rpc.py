@@ -461,3 +461,52 @@ async def test_caller_who_leaves_in_mid_transaction_does_not_undo_it(ask_orders:
 async def test_request_over_the_size_is_refused(ask_orders: Any) -> None:
     asked = orders_pb.CreateOrdersRequest(orders=[order(description="d" * 9_000_000)])
     assert await code_of(ask_orders.CreateOrders(asked)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("reason", ["", "  ", NUL, "r" * 100_000])
+async def test_operator_without_a_good_reason_does_nothing(
+    ask_orders: Any, ask_payments: Any, orders: Orders, payments: Payments, reason: str
+) -> None:
+    await open_account(ask_payments)
+    reply = await ask_orders.CreateOrders(orders_pb.CreateOrdersRequest(orders=[order()]))
+    order_id = reply.results[0].order.order_id
+    for given in ({"reason": reason, "operator": "me"}, {"reason": "because", "operator": reason}):
+        freeze = payments_pb.SetFrozenRequest(user_id="ann", frozen=True, **given)
+        assert await code_of(ask_payments.SetFrozen(freeze)) is grpc.StatusCode.INVALID_ARGUMENT
+        refund = orders_pb.RefundOrderRequest(order_id=order_id, **given)
+        assert await code_of(ask_orders.RefundOrder(refund)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert await rows(payments, "operator_actions", "outbox") == [0, 1]
+    assert await rows(orders, "operator_actions", "outbox") == [0, 1]
+
+
+@pytest.mark.parametrize("order_id", ["", NUL, "x", new_id()])
+async def test_operator_cannot_refund_what_is_not_there(
+    ask_orders: Any, orders: Orders, order_id: str
+) -> None:
+    refund = orders_pb.RefundOrderRequest(order_id=order_id, reason="because", operator="me")
+    assert await code_of(ask_orders.RefundOrder(refund)) is grpc.StatusCode.NOT_FOUND
+    assert await rows(orders, "operator_actions", "outbox", "users") == [0, 0, 0]
+
+
+async def test_statement_is_bounded_and_its_user_checked(ask_payments: Any) -> None:
+    await open_account(ask_payments)
+    for _ in range(3):
+        await top_up(ask_payments)
+    for user_id in ("", NUL):
+        asked = payments_pb.ListTransfersRequest(user_id=user_id)
+        assert await code_of(ask_payments.ListTransfers(asked)) is grpc.StatusCode.INVALID_ARGUMENT
+    for limit, before, expected in ((2**31 - 1, 0, 3), (-1, 0, 1), (100, -(2**63), 0), (100, INT64, 3)):
+        asked = payments_pb.ListTransfersRequest(user_id="ann", limit=limit, before_seq=before)
+        assert len((await ask_payments.ListTransfers(asked)).transfers) == expected
+
+
+@pytest.mark.parametrize("user_id", ["nobody", "ann"])
+async def test_account_that_is_not_there_or_not_empty_stays_as_it_is(
+    ask_payments: Any, payments: Payments, user_id: str
+) -> None:
+    await open_account(ask_payments)
+    await top_up(ask_payments)
+    before = await rows(payments, "wallets", "wallet_history", "outbox")
+    asked = payments_pb.CloseAccountRequest(context=context(user_id))
+    assert (await ask_payments.CloseAccount(asked)).WhichOneof("outcome") == "refusal"
+    assert await rows(payments, "wallets", "wallet_history", "outbox") == before
