@@ -13,8 +13,6 @@ from eshop.worker import create_worker, wire_grpc
 #: How often overdue orders are looked for, and how many are asked about in one transaction.
 DEADLINE_SWEEP_SECONDS = 1.0
 OVERDUE_MAX = 500
-#: How long after a question about an order the next one comes.
-ASK_AGAIN_SECONDS = 30
 
 
 def create_app(settings: Settings) -> ServiceApp:
@@ -29,7 +27,7 @@ def create_app(settings: Settings) -> ServiceApp:
     )
 
     async def ask() -> int:
-        return await store.transact(lambda uow: ask_about_overdue(uow, OVERDUE_MAX, ASK_AGAIN_SECONDS))
+        return await store.transact(lambda uow: ask_about_overdue(uow, OVERDUE_MAX))
 
     register_periodic(app, DEADLINE_SWEEP_SECONDS, ask, "the deadline task")
     servicer = OrdersServicer(requests, settings.order_deadline_seconds)

@@ -1,7 +1,7 @@
 """What the orders service does: place orders, record what payments decided, ask about what is late."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from eshop.contracts import orders_v1, payments_v1
 from eshop.contracts.bodies import Body
@@ -10,8 +10,11 @@ from eshop.domain.order import Order, OrderStatus, PaymentOutcome, record_outcom
 from eshop.domain.refusal import Refusal
 from eshop.handlers.announce import Cause, outgoing
 from eshop.store.operators import OperatorAction
-from eshop.store.orders import Created, HistoryEntry, NewOrder, StoredOrder
+from eshop.store.orders import Created, Ending, HistoryEntry, NewOrder, StoredOrder
 from eshop.store.units import OrdersUnitOfWork
+
+#: How long after a question about an order the next one comes.
+ASK_AGAIN_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +202,7 @@ async def request_cancellation(
     if order is None or order.life.user_id != user_id:
         return None
     if order.life.status is not OrderStatus.CANCELLED:
-        body = orders_v1.OrderCancellationRequested(user_id=user_id, order_id=order_id, reason="user")
-        await uow.outbox.append([outgoing(body, cause)])
+        await _ask_to_end(uow, await uow.orders.end(order_id, "user", ASK_AGAIN_SECONDS), cause)
     return order
 
 
@@ -221,29 +223,33 @@ async def request_refund(
     if order.life.status is OrderStatus.CANCELLED:
         return order, False
     await uow.operators.record(OperatorAction("refund", user_id, order_id, reason, operator))
-    body = orders_v1.OrderCancellationRequested(user_id=user_id, order_id=order_id, reason="refunded")
-    await uow.outbox.append([outgoing(body, cause)])
+    await _ask_to_end(uow, await uow.orders.end(order_id, "refunded", ASK_AGAIN_SECONDS), cause)
     return order, True
 
 
-async def ask_about_overdue(uow: OrdersUnitOfWork, orders_max: int, again_after_seconds: int) -> int:
-    """Ask payments to end orders that are NEW past their deadline; return how many were asked about.
+async def ask_about_overdue(uow: OrdersUnitOfWork, orders_max: int) -> int:
+    """Ask payments to end orders that are NEW past their deadline, or whose end was asked for before.
 
-    Asked again until the order is final, this heals every lost message: payments answers with the outcome
-    it has, and refuses for good an order it never saw.
+    Return how many were asked about. Asked again until the order is final, this heals every lost message:
+    payments answers with the outcome it has, and refuses for good an order it never saw.
     """
     candidates = await uow.orders.overdue(orders_max)
     if not candidates:
         return 0
     await uow.users.lock((user_id for _, user_id in candidates), add_missing=False)
-    still = await uow.orders.ask_again([order_id for order_id, _ in candidates], again_after_seconds)
+    still = await uow.orders.ask_again([order_id for order_id, _ in candidates], ASK_AGAIN_SECONDS)
+    await _ask_to_end(uow, still)
+    return len(still)
+
+
+async def _ask_to_end(uow: OrdersUnitOfWork, endings: Sequence[Ending], cause: Cause | None = None) -> None:
+    """Put the questions to payments into the outbox. Without a cause, each follows from its own order."""
     await uow.outbox.append(
         [
             outgoing(
-                orders_v1.OrderCancellationRequested(user_id=user_id, order_id=order_id, reason="timeout"),
-                Cause(correlation_id=order_id, causation_id=order_id),
+                orders_v1.OrderCancellationRequested.model_validate(asdict(ending)),
+                cause or Cause(correlation_id=ending.order_id, causation_id=ending.order_id),
             )
-            for order_id, user_id in still
+            for ending in endings
         ]
     )
-    return len(still)

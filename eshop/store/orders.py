@@ -11,6 +11,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Text,
+    and_,
     any_,
     bindparam,
     cast,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.sql.expression import ClauseElement
 
 from eshop.domain.order import Order, OrderStatus
 from eshop.store.database import Session
@@ -72,6 +74,15 @@ class HistoryEntry:
 
     seq: int
     life: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """An order that is to end without a charge, and why."""
+
+    order_id: str
+    user_id: str
+    reason: str
 
 
 _ids = cast(bindparam("order_ids"), ARRAY(UUID))
@@ -128,19 +139,29 @@ _RECORD = insert(_history).from_select(
     list(_HISTORY_COLUMNS), select(*(_entries.c[name] for name in _HISTORY_COLUMNS)), include_defaults=False
 )
 
-_overdue = (_orders.c.status == OrderStatus.NEW.value) & (_orders.c.ask_at <= func.now())
+#: What payments is to be asked about: until it is decided, and once an end was asked for, until it has come.
+_open = or_(
+    _orders.c.status == OrderStatus.NEW.value,
+    and_(_orders.c.ending.is_not(None), _orders.c.status == OrderStatus.FINISHED.value),
+)
+_overdue = and_(_open, _orders.c.ask_at <= func.now())
 _OVERDUE = (
     select(_orders.c.order_id, _orders.c.user_id)
     .where(_overdue)
     .order_by(_orders.c.ask_at)
     .limit(bindparam("limit"))
 )
-_ASK_AGAIN = (
+_END = (
     update(_orders)
-    .where(_overdue, _orders.c.order_id == any_(_ids))
-    .values(ask_at=func.now() + _deadline)
-    .returning(_orders.c.order_id, _orders.c.user_id)
+    .where(_orders.c.order_id == any_(_ids))
+    # The first reason stays: a question that comes again is the same question.
+    .values(
+        ending=func.coalesce(_orders.c.ending, cast(bindparam("reason"), Text)),
+        ask_at=func.now() + _deadline,
+    )
+    .returning(_orders.c.order_id, _orders.c.user_id, _orders.c.ending)
 )
+_ASK_AGAIN = _END.where(_overdue)
 
 _PAGE = (
     select(_orders)
@@ -219,12 +240,24 @@ class Orders:
         """Return (order id, user id) of NEW orders that should be asked about, without locking them."""
         return [(row.order_id, row.user_id) for row in await self._session.run(_OVERDUE, limit=limit)]
 
-    async def ask_again(self, order_ids: Sequence[str], after_seconds: int) -> list[tuple[str, str]]:
-        """Put off the next question of those still overdue, and return them. Their users are locked."""
+    async def ask_again(self, order_ids: Sequence[str], again_after_seconds: int) -> list[Ending]:
+        """Note that those still overdue are to end, for ``timeout`` where nobody wanted it before.
+
+        Return them. Their users are locked. They are overdue again after so many seconds.
+        """
+        return await self._end(_ASK_AGAIN, order_ids, "timeout", again_after_seconds)
+
+    async def end(self, order_id: str, reason: str, again_after_seconds: int) -> list[Ending]:
+        """Note that an order is to end, and return it: overdue again and again until it is CANCELLED."""
+        return await self._end(_END, [order_id], reason, again_after_seconds)
+
+    async def _end(
+        self, statement: ClauseElement, order_ids: Sequence[str], reason: str, again_after_seconds: int
+    ) -> list[Ending]:
         found = await self._session.run(
-            _ASK_AGAIN, order_ids=sorted(order_ids), deadline_seconds=after_seconds
+            statement, order_ids=sorted(order_ids), reason=reason, deadline_seconds=again_after_seconds
         )
-        return [(row.order_id, row.user_id) for row in found]
+        return [Ending(row.order_id, row.user_id, row.ending) for row in found]
 
     async def page(
         self,

@@ -103,6 +103,7 @@ def _orders() -> MetaData:
         Column("created_at", _TIME, nullable=False),
         Column("updated_at", _TIME, nullable=False),
         Column("ask_at", _TIME, nullable=False),
+        Column("ending", Text),
         Column("idempotency_key", Text),
         Column("fingerprint", LargeBinary),
     )

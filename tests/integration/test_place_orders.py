@@ -160,18 +160,25 @@ async def make_overdue(orders: Orders) -> None:
     await orders.database.transact(lambda session: session.run_sql("UPDATE orders SET ask_at = now()"))
 
 
-async def test_overdue_order_is_asked_about_again_and_again_until_it_is_final(orders: Orders) -> None:
+async def test_overdue_order_is_asked_about_again_and_again_until_it_is_cancelled(orders: Orders) -> None:
     order_id = await placed(orders, place_order("ann"))
 
     async def ask() -> int:
-        return await orders.transact(lambda uow: ask_about_overdue(uow, 10, 30))
+        return await orders.transact(lambda uow: ask_about_overdue(uow, 10))
 
     assert await ask() == 0
     for _ in range(2):
         await make_overdue(orders)
         assert await ask() == 1
         assert await ask() == 0
-    await record(orders, [Partition().message(captured("ann", order_id, 5))])
+    partition = Partition()
+    paid = captured("ann", order_id, 5)
+    await record(orders, [partition.message(paid)])  # late: the question under way becomes its refund
+    await make_overdue(orders)
+    assert await ask() == 1
+    await record(
+        orders, [partition.message(payments_v1.PaymentRefunded(**paid.model_dump(), reason="timeout"))]
+    )
     await make_overdue(orders)
     assert await ask() == 0
     assert await outbox(orders) == [
@@ -179,6 +186,8 @@ async def test_overdue_order_is_asked_about_again_and_again_until_it_is_final(or
         "OrderCancellationRequested",
         "OrderCancellationRequested",
         "OrderFinished",
+        "OrderCancellationRequested",
+        "OrderCancelled",
     ]
 
 
@@ -186,7 +195,7 @@ async def test_two_deadline_tasks_at_once_ask_once(orders: Orders) -> None:
     await place(orders, *(place_order(f"user-{number}") for number in range(20)))
     await make_overdue(orders)
     asked = await asyncio.gather(
-        *(orders.transact(lambda uow: ask_about_overdue(uow, 100, 30)) for _ in range(4))
+        *(orders.transact(lambda uow: ask_about_overdue(uow, 100)) for _ in range(4))
     )
     assert sum(asked) == 20
 
@@ -196,3 +205,31 @@ async def test_cancellation_is_asked_for_by_the_orders_own_user_only(orders: Ord
     assert await orders.transact(lambda uow: request_cancellation(uow, "bob", order_id, CAUSE)) is None
     assert await orders.transact(lambda uow: request_cancellation(uow, "ann", order_id, CAUSE)) is not None
     assert await outbox(orders) == ["OrderCreated", "OrderCancellationRequested"]
+
+
+async def test_refund_whose_answer_was_lost_is_asked_for_again_until_the_order_is_cancelled(
+    orders: Orders,
+) -> None:
+    order_id = await placed(orders, place_order("ann"))
+    partition = Partition()
+    paid = captured("ann", order_id, 5)
+    await record(orders, [partition.message(paid)])
+    await orders.transact(lambda uow: request_cancellation(uow, "ann", order_id, CAUSE))
+    for _ in range(2):  # the refund's message is lost, and lost again
+        await make_overdue(orders)
+        assert await orders.transact(lambda uow: ask_about_overdue(uow, 10)) == 1
+    unsent = await orders.database.transact(lambda session: read_unsent(session, 100))
+    questions = [row.message.body for row in unsent if "CancellationRequested" in row.message.type]
+    assert len(questions) == 3
+    assert all('"reason":"user"' in question for question in questions)
+    refund = payments_v1.PaymentRefunded(**paid.model_dump(), reason="user")
+    await record(orders, [partition.message(refund)])
+    await make_overdue(orders)
+    assert await orders.transact(lambda uow: ask_about_overdue(uow, 10)) == 0
+
+
+async def test_finished_order_that_nobody_wants_ended_is_not_asked_about(orders: Orders) -> None:
+    order_id = await placed(orders, place_order("ann"))
+    await record(orders, [Partition().message(captured("ann", order_id, 5))])
+    await make_overdue(orders)
+    assert await orders.transact(lambda uow: ask_about_overdue(uow, 10)) == 0

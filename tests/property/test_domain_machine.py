@@ -74,6 +74,7 @@ class Shop(RuleBasedStateMachine):
         self.ledger: list[Transfer] = []
         self.payments: dict[str, Payment] = {}
         self.orders: dict[str, Order] = {}
+        self.ending: set[str] = set()
         self.histories: dict[str, list[Order]] = defaultdict(list)
         self.questions: Topic[PayOrder | CancelPayment] = Topic()
         self.answers: Topic[Answer] = Topic()
@@ -135,9 +136,12 @@ class Shop(RuleBasedStateMachine):
         self.ask(one_of(data, list(self.orders.values())), reason)
 
     def ask(self, order: Order, reason: str) -> None:
-        """Ask payments to end an order, where its service asks at all."""
-        askable = {OrderStatus.NEW} | ({OrderStatus.FINISHED} if reason != "timeout" else set())
+        """Ask payments to end an order, where its service asks at all; the deadline task asks again then."""
+        askable = {OrderStatus.NEW}
+        if reason != "timeout" or order.order_id in self.ending:
+            askable |= {OrderStatus.FINISHED}
         if order.status in askable:
+            self.ending.add(order.order_id)
             self.questions.send(CancelPayment(order.order_id, order.user_id, reason))
 
     # Deliveries
@@ -260,8 +264,6 @@ class Shop(RuleBasedStateMachine):
         self.read_all()
         for order in list(self.orders.values()):
             self.ask(order, "timeout")
-            if order.status is OrderStatus.FINISHED and self.is_refunded(order):
-                self.ask(order, "user")  # the refund's answer was lost: it takes somebody to ask again
         self.read_all()
         for order_id, order in self.orders.items():
             assert order.status is not OrderStatus.NEW

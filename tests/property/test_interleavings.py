@@ -3,7 +3,8 @@
 The walk is exhaustive within its bounds. The user orders and may ask for the cancellation, the deadline task
 may ask, two services handle what their topics bring, and faults befall them: a message is published again, a
 question comes again under a new id, a message is lost or comes late. Handling always leaves less to handle,
-so every state comes to rest; there the deadline task asks once more about a NEW order, and the end is lawful.
+so every state comes to rest; there the deadline task asks once more about an order that is NEW, or that
+somebody wanted ended before, and the end is lawful.
 """
 
 import sys
@@ -52,7 +53,6 @@ class End(StrEnum):
     FINISHED = "paid and FINISHED"
     UNCHARGED = "CANCELLED and not charged"
     REFUNDED = "CANCELLED and refunded"
-    REFUND_UNHEARD = "refunded, and the answer to a FINISHED order lost"
 
 
 class Asked(NamedTuple):
@@ -87,7 +87,6 @@ class State(NamedTuple):
     timeouts: int = 0
     faults: int = 0
     wallet_changes: int = 0
-    is_refund_lost: bool = False
 
 
 class Settles(Protocol):
@@ -195,15 +194,8 @@ def faulted(state: State, bounds: Bounds) -> Iterator[State]:
         yield faulty._replace(to_payments=(*rest, first))  # comes late
     if state.to_orders:
         first, *rest = state.to_orders
-        yield faulty._replace(
-            to_orders=tuple(rest), is_refund_lost=state.is_refund_lost or refunds(state, first)
-        )
+        yield faulty._replace(to_orders=tuple(rest))
         yield faulty._replace(to_orders=(*rest, first))
-
-
-def refunds(state: State, number: int) -> bool:
-    """Return whether an answer tells of a refund."""
-    return state.payments_topic[number].outcome is PaymentOutcome.REFUNDED
 
 
 def wallet_changed(state: State, bounds: Bounds) -> Iterator[State]:
@@ -230,9 +222,12 @@ def at_rest(state: State, rules: Rules) -> State:
 
 
 def end_of(state: State, rules: Rules) -> End:
-    """Return how a state of rest ends, once the deadline task has asked about what is NEW."""
+    """Return how a state of rest ends, once the deadline task has asked about what is open."""
     assert state.order is not None
-    if state.order.status is OrderStatus.NEW:
+    is_ending = state.user_cancels + state.timeouts > 0
+    if state.order.status is OrderStatus.NEW or (
+        is_ending and state.order.status is not OrderStatus.CANCELLED
+    ):
         state = at_rest(asked(state, CANCEL["timeout"]), rules)
     assert state.order is not None
     assert state.payment is not None
@@ -243,12 +238,6 @@ def end_of(state: State, rules: Rules) -> End:
             return End.UNCHARGED
         case OrderStatus.CANCELLED, (TransferKind.CAPTURE, TransferKind.REFUND):
             return End.REFUNDED
-        case OrderStatus.FINISHED, (TransferKind.CAPTURE, TransferKind.REFUND) if state.is_refund_lost:
-            # The deadline task asks only while NEW: it takes the user's asking again to heal this.
-            again = at_rest(asked(state, CANCEL["user"]), rules)
-            assert again.order is not None
-            assert again.order.status is OrderStatus.CANCELLED, "asking again heals"
-            return End.REFUND_UNHEARD
     raise AssertionError(f"unlawful end: {state.order}, {state.payment}, {state.moved}")
 
 

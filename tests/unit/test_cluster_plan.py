@@ -137,3 +137,8 @@ def test_workers_are_started_by_the_plain_faust_command_line(tmp_path: Path) -> 
         "projections": "-m faust -L uvloop -A eshop.projections worker -l info",
         "gateway": "-m gateway",
     }
+
+
+def test_only_data_that_is_removed_at_the_end_may_be_lost_with_the_power(tmp_path: Path) -> None:
+    assert "fsync=on" in Postgres(tmp_path, 5432).program().argv
+    assert "fsync=off" in Postgres(tmp_path, 5432, ephemeral=True).program().argv
