@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
 
 from eshop.contracts import orders_v1, payments_v1
 from eshop.contracts.bodies import Body
@@ -11,10 +13,12 @@ from eshop.domain.refusal import Refusal
 from eshop.handlers.announce import Cause, outgoing
 from eshop.store.operators import OperatorAction
 from eshop.store.orders import Created, Ending, HistoryEntry, NewOrder, StoredOrder
+from eshop.store.requests import RequestKey
 from eshop.store.units import OrdersUnitOfWork
 
 #: How long after a question about an order the next one comes.
 ASK_AGAIN_SECONDS = 30
+_KEY_REUSED = Refusal("idempotency-key-reused", "the key was used for another request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ def _order_created(order: NewOrder, created: Created) -> Body:
 def _answer(request: PlaceOrder, order: StoredOrder) -> Placed | Refusal:
     replayed = order.life.order_id != request.order_id
     if replayed and order.fingerprint != request.fingerprint:
-        return Refusal("idempotency-key-reused", "the key was used for another request")
+        return _KEY_REUSED
     return Placed(as_created(order), replayed)
 
 
@@ -190,20 +194,60 @@ def _order_changed(entry: HistoryEntry) -> Body:
     return orders_v1.OrderCancelled.model_validate({**common, "reason": life.reason})
 
 
-async def request_cancellation(
-    uow: OrdersUnitOfWork, user_id: str, order_id: str, cause: Cause
-) -> StoredOrder | None:
-    """Ask payments to end an order without a charge; return it as it is, or None where the user has no such.
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """The order when its end was asked for; ``replayed`` where an earlier request with the key did that."""
 
-    An order that is cancelled already is not asked about again. The outcome comes by the feed.
+    order: StoredOrder
+    replayed: bool = False
+
+
+async def request_cancellation(
+    uow: OrdersUnitOfWork,
+    user_id: str,
+    order_id: str,
+    cause: Cause,
+    *,
+    idempotency_key: str | None = None,
+    fingerprint: bytes = b"",
+) -> Cancellation | Refusal | None:
+    """Ask payments to end an order without a charge; None where the user has no such order.
+
+    An order that is cancelled already is not asked about again. The outcome comes by the feed. The same
+    request again, by its key, is answered as before.
     """
     await uow.users.lock([user_id], add_missing=False)
     order = (await uow.orders.get([order_id])).get(order_id)
     if order is None or order.life.user_id != user_id:
         return None
+    key = None if idempotency_key is None else RequestKey(user_id, "cancel-order", idempotency_key)
+    if key is not None and (before := await uow.requests.get(key)) is not None:
+        if before.fingerprint != fingerprint:
+            return _KEY_REUSED
+        return Cancellation(_as_answered(order, before.answer), replayed=True)
     if order.life.status is not OrderStatus.CANCELLED:
         await _ask_to_end(uow, await uow.orders.end(order_id, "user", ASK_AGAIN_SECONDS), cause)
-    return order
+    if key is not None:
+        await uow.requests.keep(key, fingerprint, _to_answer(order))
+    return Cancellation(order)
+
+
+def _to_answer(order: StoredOrder) -> dict[str, Any]:
+    """Return what of an order changes, to be kept with a request."""
+    life = order.life
+    return {
+        "status": life.status,
+        "reason": life.reason,
+        "version": life.version,
+        "updated_at": order.updated_at.isoformat(),
+    }
+
+
+def _as_answered(order: StoredOrder, answer: dict[str, Any]) -> StoredOrder:
+    """Return an order as it was when the answer was kept."""
+    status = OrderStatus(answer["status"])
+    life = replace(order.life, status=status, reason=answer["reason"], version=answer["version"])
+    return replace(order, life=life, updated_at=datetime.fromisoformat(answer["updated_at"]))
 
 
 async def request_refund(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -139,14 +140,23 @@ class OrdersServicer(Base):
         check_context(request.context)
         order_id = _uuid(request.order_id)
         cause = convert.cause_of(request.context, str(uuid_utils.uuid7()))
-        order = None
+        answer = None
         if order_id is not None:
-            order = await self._store.transact(
-                lambda uow: request_cancellation(uow, request.context.user_id, order_id, cause)
+            answer = await self._store.transact(
+                partial(
+                    request_cancellation,
+                    user_id=request.context.user_id,
+                    order_id=order_id,
+                    cause=cause,
+                    idempotency_key=request.context.idempotency_key or None,
+                    fingerprint=request.context.fingerprint,
+                )
             )
-        if order is None:
+        if answer is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
-        return pb.CancelOrderReply(order=_order(order))
+        if isinstance(answer, Refusal):
+            return pb.CancelOrderReply(refusal=convert.refusal(answer))
+        return pb.CancelOrderReply(order=_order(answer.order), replayed=answer.replayed)
 
     async def RefundOrder(self, request: pb.RefundOrderRequest, context: Context) -> pb.RefundOrderReply:  # noqa: N802
         """Ask for the order's end, for an operator."""

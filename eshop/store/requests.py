@@ -8,9 +8,9 @@ from sqlalchemy import LargeBinary, Text, bindparam, cast, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from eshop.store.database import Session
-from eshop.store.schema import PAYMENTS
+from eshop.store.schema import ORDERS
 
-_requests = PAYMENTS.tables["requests"]
+_requests = ORDERS.tables["requests"]  # the same table in every service's database
 _key = ("user_id", "route", "idempotency_key")
 _GET = select(_requests).where(*(_requests.c[name] == bindparam(name) for name in _key))
 _KEEP = insert(_requests).from_select(

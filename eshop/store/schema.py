@@ -19,7 +19,7 @@ _ID = UUID(as_uuid=False)
 
 
 def shared_tables(metadata: MetaData) -> None:
-    """Add what both services have: inbox, outbox, watermarks, the relay's lease, what operators did."""
+    """Add what both services have: inbox, outbox, watermarks, lease, answers, operators' deeds."""
     Table(
         "inbox",
         metadata,
@@ -64,6 +64,16 @@ def shared_tables(metadata: MetaData) -> None:
         Column("holder", Text, nullable=False),
         Column("token", BigInteger, nullable=False),
         Column("expires_at", _TIME, nullable=False),
+    )
+    Table(
+        "requests",
+        metadata,
+        Column("user_id", Text, primary_key=True),
+        Column("route", Text, primary_key=True),
+        Column("idempotency_key", Text, primary_key=True),
+        Column("fingerprint", LargeBinary, nullable=False),
+        Column("answer", JSONB, nullable=False),
+        Column("created_at", _TIME, nullable=False),
     )
     Table(
         "operator_actions",
@@ -177,16 +187,6 @@ def _payments() -> MetaData:
         Column("account", Text, nullable=False),
         Column("user_id", Text),
         Column("amount_minor", BigInteger, nullable=False),
-    )
-    Table(
-        "requests",
-        metadata,
-        Column("user_id", Text, primary_key=True),
-        Column("route", Text, primary_key=True),
-        Column("idempotency_key", Text, primary_key=True),
-        Column("fingerprint", LargeBinary, nullable=False),
-        Column("answer", JSONB, nullable=False),
-        Column("created_at", _TIME, nullable=False),
     )
     return metadata
 

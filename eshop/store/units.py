@@ -31,6 +31,7 @@ class OrdersUnitOfWork:
         self.inbox = Inbox(session, self.consumer)
         self.users = Users(session)
         self.orders = Orders(session)
+        self.requests = Requests(session)
         self.operators = Operators(session)
         self.feed = orders_feed(session)
         self.outbox = Outbox(session, doorbell)

@@ -17,7 +17,6 @@ from gateway.routes.answers import (
     context_of,
     created,
     idempotency_key,
-    json_answer,
     page_answer,
     versioned,
 )
@@ -85,9 +84,11 @@ async def cancel_order(request: web.Request) -> web.Response:
     upstream = request.app[UPSTREAM]
     asked = pb.CancelOrderRequest(context=context_of(request, user_id, {}), order_id=order_id)
     reply = await upstream.call("orders.CancelOrder", upstream.orders.CancelOrder, asked)
+    if reply.HasField("refusal"):
+        raise refused(reply.refusal.code, reply.refusal.detail)
     request.app[READS].show_order(reply.order)
     status = 200 if reply.order.status == CANCELLED else 202
-    return json_answer(order_view(reply.order), status=status)
+    return created(order_view(reply.order), {}, replayed=reply.replayed, status=status)
 
 
 async def _outcome(

@@ -55,9 +55,12 @@ async def test_cancelled_order_gives_the_money_back(ann: Shopper) -> None:
     order = await ann.order(60, "k")
     await ann.until_final(order["order_id"])
     async with ann.feed() as feed:
-        status, _, _ = await ann.call("POST", f"/orders/{order['order_id']}/cancel")
+        path, key = f"/orders/{order['order_id']}/cancel", {"Idempotency-Key": "c"}
+        status, _, first = await ann.call("POST", path, headers=key)
         assert status == 202
         await feed.until(order_id=order["order_id"], status="CANCELLED", reason="user", version=3)
+        status, headers, again = await ann.call("POST", path, headers=key)
+        assert (status, again, headers["Idempotency-Replayed"]) == (202, first, "true")
     _, _, account = await ann.call("GET", "/accounts/me")
     assert account["balance_minor"] == 100
 

@@ -9,6 +9,7 @@ from eshop.contracts.messages import Message
 from eshop.domain.order import OrderStatus
 from eshop.domain.refusal import Refusal
 from eshop.handlers.orders import (
+    Cancellation,
     Placed,
     PlaceOrder,
     ask_about_overdue,
@@ -233,3 +234,22 @@ async def test_finished_order_that_nobody_wants_ended_is_not_asked_about(orders:
     await record(orders, [Partition().message(captured("ann", order_id, 5))])
     await make_overdue(orders)
     assert await orders.transact(lambda uow: ask_about_overdue(uow, 10)) == 0
+
+
+async def test_same_cancellation_by_key_is_asked_once_and_answered_as_before(orders: Orders) -> None:
+    order_id = await placed(orders, place_order("ann"))
+
+    async def cancel(fingerprint: bytes) -> Cancellation | Refusal | None:
+        return await orders.transact(
+            lambda uow: request_cancellation(
+                uow, "ann", order_id, CAUSE, idempotency_key="k", fingerprint=fingerprint
+            )
+        )
+
+    first = await cancel(b"same")
+    assert isinstance(first, Cancellation)
+    await record(orders, [Partition().message(captured("ann", order_id, 5))])
+    again = await cancel(b"same")
+    assert again == Cancellation(first.order, replayed=True)
+    assert await cancel(b"other") == Refusal("idempotency-key-reused", "the key was used for another request")
+    assert (await outbox(orders)).count("OrderCancellationRequested") == 1

@@ -1,4 +1,4 @@
-"""Orders that somebody wants ended, and what operators did."""
+"""Orders that somebody wants ended, the answers given to who asked, and what operators did."""
 
 from alembic import op
 
@@ -14,10 +14,21 @@ ALTER TABLE orders
 DROP INDEX orders_overdue;
 CREATE INDEX orders_overdue ON orders (ask_at)
     WHERE status = 'NEW' OR (ending IS NOT NULL AND status = 'FINISHED');
+
+CREATE TABLE requests (
+    user_id text COLLATE "C" NOT NULL REFERENCES users,
+    route text NOT NULL,
+    idempotency_key text COLLATE "C" NOT NULL,
+    fingerprint bytea NOT NULL,
+    answer jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (user_id, route, idempotency_key)
+);
+CREATE INDEX requests_created_at ON requests USING brin (created_at);
 """
 
 
 def upgrade() -> None:
-    """Add a column and a table that workers of the version before do not look at."""
+    """Add a column and tables that workers of the version before do not look at."""
     op.execute(_ENDINGS)
     op.execute(OPERATORS_V1)
