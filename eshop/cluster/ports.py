@@ -10,7 +10,7 @@ from eshop.cluster.errors import ClusterError
 
 HOST = "127.0.0.1"
 #: Free ports are drawn from here: below the range Linux and macOS use for outgoing connections,
-#: so that no client of a colleague's process takes one between the choice and the bind.
+#: so that no client of another program takes one between the choice and the bind.
 FREE_FIRST, FREE_LAST = 20_000, 32_000
 CONNECT_SECONDS_MAX = 0.5
 DRAWS_MAX = 500
