@@ -12,7 +12,7 @@ from eshop.domain.order import Order, OrderStatus, PaymentOutcome, record_outcom
 from eshop.domain.refusal import Refusal
 from eshop.handlers.announce import Cause, outgoing
 from eshop.store.operators import OperatorAction
-from eshop.store.orders import Created, Ending, HistoryEntry, NewOrder, StoredOrder
+from eshop.store.orders import Ending, HistoryEntry, NewOrder, StoredOrder
 from eshop.store.requests import RequestKey
 from eshop.store.units import OrdersUnitOfWork
 
@@ -92,13 +92,11 @@ async def _insert(
         return {}
     created = await uow.orders.add(list(new.values()), deadline_seconds)
     await uow.orders.record(HistoryEntry(order.number, order.life) for order in new.values())
-    await uow.outbox.append(
-        [outgoing(_order_created(new[r.order_id], created[r.order_id]), r.cause) for r in requests]
-    )
-    return await uow.orders.get(new)
+    await uow.outbox.append([outgoing(_order_created(created[r.order_id]), r.cause) for r in requests])
+    return created
 
 
-def _order_created(order: NewOrder, created: Created) -> Body:
+def _order_created(order: StoredOrder) -> Body:
     return orders_v1.OrderCreated(
         user_id=order.life.user_id,
         order_id=order.life.order_id,
@@ -106,7 +104,7 @@ def _order_created(order: NewOrder, created: Created) -> Body:
         currency=order.life.currency,
         version=order.life.version,
         feed_seq=order.number,
-        pay_before=created.pay_before,
+        pay_before=order.ask_at,
     )
 
 

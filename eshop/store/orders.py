@@ -1,7 +1,7 @@
 """Orders and their history, which is the user's feed."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -36,7 +36,10 @@ _history = ORDERS.tables["order_history"]
 
 @dataclass(frozen=True, slots=True)
 class StoredOrder:
-    """An order with what its life does not depend on. ``number`` is the user's feed number at creation."""
+    """An order with what its life does not depend on.
+
+    ``number`` is the user's feed number at creation; at ``ask_at`` payments is asked to end what is open.
+    """
 
     life: Order
     number: int
@@ -44,6 +47,7 @@ class StoredOrder:
     items: list[dict[str, Any]]
     created_at: datetime
     updated_at: datetime
+    ask_at: datetime = field(compare=False)  # the deadline task's, no part of what the order is
     idempotency_key: str | None
     fingerprint: bytes | None
 
@@ -58,14 +62,6 @@ class NewOrder:
     items_json: str
     idempotency_key: str | None
     fingerprint: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """When the database says that an order was created, and when it should be paid."""
-
-    at: datetime
-    pay_before: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +112,7 @@ _ADD = (
         ).order_by(_new.c.position),
         include_defaults=False,
     )
-    .returning(_orders.c.order_id, _orders.c.created_at, _orders.c.ask_at)
+    .returning(_orders)
 )
 
 _moved = rows(order_id=UUID, status=Text, reason=Text, version=Integer)
@@ -195,8 +191,8 @@ class Orders:
         found = await self._session.run(_BY_KEY, **arrays(("user_id", "idempotency_key"), keys))
         return {(row.user_id, row.idempotency_key): _stored(row) for row in found}
 
-    async def add(self, orders: Sequence[NewOrder], deadline_seconds: int) -> dict[str, Created]:
-        """Insert new orders, and return by id when that was."""
+    async def add(self, orders: Sequence[NewOrder], deadline_seconds: int) -> dict[str, StoredOrder]:
+        """Insert new orders, and return them by id."""
         given = [
             (
                 order.life.order_id,
@@ -214,7 +210,7 @@ class Orders:
         created = await self._session.run(
             _ADD, **arrays(list(_NEW_COLUMNS), given), deadline_seconds=deadline_seconds
         )
-        return {row.order_id: Created(row.created_at, row.ask_at) for row in created}
+        return {row.order_id: _stored(row) for row in created}
 
     async def move(self, orders: Iterable[Order]) -> None:
         """Store the orders' status, reason and version."""
@@ -299,6 +295,7 @@ def _stored(row: Any) -> StoredOrder:
         row.items,
         row.created_at,
         row.updated_at,
+        row.ask_at,
         row.idempotency_key,
         None if row.fingerprint is None else bytes(row.fingerprint),
     )
