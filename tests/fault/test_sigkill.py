@@ -36,16 +36,18 @@ def blocked_worker(shop: Shop, database: str, lock: str, statement: str) -> Iter
     waiting = (
         "SELECT substring(application_name from '[0-9]+$')::integer AS pid,"
         " pid AS backend, backend_xid IS NOT NULL AS has_written FROM pg_stat_activity"
-        " WHERE application_name LIKE 'eshop-%%' AND wait_event_type = 'Lock' AND query ILIKE %s"
+        # Blocked by this very lock: the other service's workers wait for locks now and then, too.
+        " WHERE application_name LIKE 'eshop-%%' AND query ILIKE %s AND %s = ANY (pg_blocking_pids(pid))"
     )
     with shop.database(database) as holder, shop.database(database) as watcher:
+        holding = holder("SELECT pg_backend_pid() AS pid")[0].pid
         deadline = time.monotonic() + BLOCKED_SECONDS_MAX
         while time.monotonic() < deadline:
             holder(lock)
             held_until = time.monotonic() + 2
             while time.monotonic() < held_until:
                 watcher.roll_back()
-                if found := watcher(waiting, statement):
+                if found := watcher(waiting, statement, holding):
                     yield found[0]
                     # What the killed worker had asked for last would still be done when the lock is let go.
                     watcher("SELECT pg_terminate_backend(%s)", found[0].backend)
