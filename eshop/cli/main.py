@@ -1,6 +1,6 @@
 """The `eshop` command: one word for each thing a developer does with the shop."""
 
-from eshop.cli import accounts, data, doctor, orders, status, up
+from eshop.cli import accounts, audit, data, doctor, orders, status, up
 from eshop.cli.console import App
 
 app = App(
@@ -21,6 +21,7 @@ app.command()(status.logs)
 app.command()(data.reset)
 app.command()(data.topics)
 app.command()(data.migrate)
+app.command()(audit.audit)
 app.command()(doctor.doctor)
 app.command()(doctor.version)
 app.add_typer(accounts.app, name="accounts")

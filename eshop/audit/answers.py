@@ -1,0 +1,82 @@
+"""What clients were told against what is stored: a file of JSON lines that a load client wrote.
+
+Each line is the answer to a request for an order: ``{"status": 201, "order_id": …, "idempotency_key": …,
+"user_id": …}``. A status that is neither 2xx nor 4xx (503; 0 for a lost connection) leaves the outcome open.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from eshop.audit.databases import PAGE_ROWS, Snapshot
+from eshop.audit.findings import Findings
+
+_BY_ID = "SELECT order_id, user_id, idempotency_key FROM orders WHERE order_id = ANY (%(ids)s::uuid[])"
+_BY_KEY = """
+SELECT order_id, user_id, idempotency_key FROM orders
+WHERE (user_id, idempotency_key) IN (SELECT * FROM unnest(%(users)s::text[], %(keys)s::text[]))
+"""
+
+Answer = dict[str, Any]
+#: (user, idempotency key)
+_Key = tuple[str, str]
+
+
+def check_answers(path: Path, orders: Snapshot, findings: Findings) -> None:
+    """Judge the half of 4 that is about clients. The snapshot was taken after the answers were written."""
+    left: dict[_Key, str] = {}
+    for page in _pages(path):
+        _judge_made(page, orders, findings)
+        left |= _left_by_refused(page, orders)
+        findings.checked["answers"] += len(page)
+    # A refused request that was made again under its key may have had its order then.
+    for page in _pages(path) if left else ():
+        for answer in page:
+            if not _is(answer, 4):
+                left.pop(_key(answer), None)
+    for (user_id, key), order_id in left.items():
+        findings.add(
+            "4", {"order": order_id, "user": user_id}, told="refused", idempotency_key=key, orders="made"
+        )
+
+
+def _pages(path: Path) -> Iterator[list[Answer]]:
+    with path.open(encoding="utf-8") as lines:
+        answers = (json.loads(line) for line in lines if line.strip())
+        while page := list(islice(answers, PAGE_ROWS)):
+            yield page
+
+
+def _is(answer: Answer, hundreds: int) -> bool:
+    return int(answer["status"]) // 100 == hundreds
+
+
+def _key(answer: Answer) -> _Key:
+    return str(answer["user_id"]), str(answer.get("idempotency_key"))
+
+
+def _judge_made(page: list[Answer], orders: Snapshot, findings: Findings) -> None:
+    """Every order that a client was told of exists, is the client's, and has the client's key."""
+    made = [answer for answer in page if _is(answer, 2)]
+    rows = {row.order_id: row for row in orders.rows(_BY_ID, ids=[answer["order_id"] for answer in made])}
+    for answer in made:
+        row = rows.get(answer["order_id"])
+        key = answer.get("idempotency_key")
+        if row is None or row.user_id != answer["user_id"] or (key and row.idempotency_key != key):
+            findings.add(
+                "4",
+                {"order": answer["order_id"], "user": answer["user_id"]},
+                told=f"made, under the key {key}",
+                orders=row and f"of {row.user_id}, under the key {row.idempotency_key}",
+            )
+
+
+def _left_by_refused(page: list[Answer], orders: Snapshot) -> dict[_Key, str]:
+    refused = {_key(answer) for answer in page if _is(answer, 4) and answer.get("idempotency_key")}
+    if not refused:
+        return {}
+    users, keys = zip(*sorted(refused), strict=True)
+    rows = orders.rows(_BY_KEY, users=list(users), keys=list(keys))
+    return {(row.user_id, row.idempotency_key): row.order_id for row in rows}

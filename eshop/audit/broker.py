@@ -1,0 +1,125 @@
+"""The broker's side: where logs start and end, what groups have committed, and the records, page by page."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import UnknownTopicOrPartitionError
+
+PAGE_RECORDS = 5_000
+REQUEST_MS_MAX = 10_000
+#: A log whose end was told gives its records within this time, or the broker is not well.
+STALL_SECONDS_MAX = 30.0
+#: Between partitions the broker is asked for what is not there; it shall not think about it for long.
+FETCH_WAIT_MS_MAX = 20
+
+Offsets = Mapping[TopicPartition, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A message as it lies on a topic. ``message_id`` is None where it names no UUID."""
+
+    offset: int
+    message_id: str | None
+    type: str
+    key: bytes
+    value: bytes
+    timestamp_ms: int
+
+
+def read_record(record: Any) -> Record:
+    """Return what the audit needs of a consumer's record."""
+    headers = dict(record.headers)
+    return Record(
+        record.offset,
+        _uuid(headers.get("ce_id", b"")),
+        headers.get("ce_type", b"").decode(errors="replace"),
+        record.key or b"",
+        record.value or b"",
+        record.timestamp,
+    )
+
+
+def _uuid(text: bytes) -> str | None:
+    try:
+        return str(UUID(text.decode()))
+    except ValueError:
+        return None
+
+
+class Broker:
+    """Reads topics without a group of its own: nobody notices."""
+
+    def __init__(self, kafka: str) -> None:
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=kafka,
+            client_id="eshop-audit",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            request_timeout_ms=REQUEST_MS_MAX,
+            fetch_max_wait_ms=FETCH_WAIT_MS_MAX,
+        )
+        self._admin = AIOKafkaAdminClient(
+            bootstrap_servers=kafka, client_id="eshop-audit", request_timeout_ms=REQUEST_MS_MAX
+        )
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        try:
+            await self._consumer.start()
+            await self._admin.start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Disconnect."""
+        await self._close()
+
+    async def _close(self) -> None:
+        await self._consumer.stop()
+        await self._admin.close()
+
+    async def partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
+        """Return the topics' partitions in order; raise KafkaError where a topic is not there."""
+        found: list[TopicPartition] = []
+        for described in await self._admin.describe_topics(list(topics)):
+            if described["error_code"]:
+                raise UnknownTopicOrPartitionError(f"the topic {described['topic']} is not there")
+            found += [TopicPartition(described["topic"], one["partition"]) for one in described["partitions"]]
+        return sorted(found)
+
+    async def starts(self, partitions: Iterable[TopicPartition]) -> Offsets:
+        """Return the first offset of each log."""
+        return dict(await self._consumer.beginning_offsets(list(partitions)))
+
+    async def ends(self, partitions: Iterable[TopicPartition]) -> Offsets:
+        """Return the offset that the next message of each log will get."""
+        return dict(await self._consumer.end_offsets(list(partitions)))
+
+    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Offsets:
+        """Return what a group has committed of the partitions, where it has committed anything."""
+        known = await self._admin.list_consumer_group_offsets(group)
+        return {tp: known[tp].offset for tp in partitions if tp in known and known[tp].offset >= 0}
+
+    async def records(self, partition: TopicPartition, start: int, end: int) -> AsyncIterator[list[Record]]:
+        """Yield the records of a log from an offset up to another, page by page."""
+        if start >= end:
+            return
+        self._consumer.assign([partition])
+        self._consumer.seek(partition, start)
+        while True:
+            async with asyncio.timeout(STALL_SECONDS_MAX):
+                page: list[Record] = []
+                while not page and await self._consumer.position(partition) < end:
+                    got = await self._consumer.getmany(partition, timeout_ms=500, max_records=PAGE_RECORDS)
+                    page = [read_record(one) for one in got.get(partition, ()) if one.offset < end]
+            if not page:
+                return
+            yield page

@@ -1,0 +1,75 @@
+"""Histories and keys, each in one snapshot: an order's path, a user's feed numbers, idempotency keys."""
+
+from eshop.audit.databases import Snapshot
+from eshop.audit.findings import Findings
+
+#: An order's history with what is wrong in it; one row per order.
+_PATHS = """
+WITH steps AS (
+    SELECT *, lag(status) OVER path AS came_from, row_number() OVER path AS place,
+        lead(order_id) OVER path IS NULL AS is_last
+    FROM order_history WINDOW path AS (PARTITION BY order_id ORDER BY version)
+)
+SELECT order_id, o.user_id, concat_ws(' ', o.status, o.reason) AS status, o.version,
+    bool_and(s.order_id IS NULL) AS has_none
+FROM orders AS o LEFT JOIN steps AS s USING (order_id)
+WHERE s.order_id IS NULL
+    OR s.version <> place
+    OR s.user_id <> o.user_id
+    OR concat_ws('>', came_from, s.status)
+        NOT IN ('NEW', 'NEW>FINISHED', 'NEW>CANCELLED', 'FINISHED>CANCELLED')
+    OR (s.reason IS NOT NULL) <> (s.status = 'CANCELLED')
+    OR place = 1 AND s.seq <> o.number
+    OR is_last AND (s.version, s.status, s.reason) IS DISTINCT FROM (o.version, o.status, o.reason)
+GROUP BY order_id
+ORDER BY order_id
+"""
+_PATH_OF = """
+SELECT string_agg(concat_ws(' ', version, status, reason), ', ' ORDER BY version, seq) AS path
+FROM order_history WHERE order_id = %(order_id)s
+"""
+_KEYS = """
+SELECT user_id, idempotency_key, string_agg(order_id::text, ', ' ORDER BY number) AS orders
+FROM orders WHERE idempotency_key IS NOT NULL
+GROUP BY user_id, idempotency_key HAVING count(*) > 1
+ORDER BY user_id, idempotency_key
+"""
+#: (table of users, table of their changes), by service.
+_FEEDS = {"orders": ("users", "order_history"), "payments": ("wallets", "wallet_history")}
+_NUMBERS = """
+SELECT user_id, feed_seq, count(seq) AS entries, min(seq) AS first, max(seq) AS last
+FROM {users} LEFT JOIN {history} USING (user_id)
+GROUP BY user_id
+HAVING count(seq) <> feed_seq OR coalesce(min(seq), 1) <> 1 OR coalesce(max(seq), 0) <> feed_seq
+ORDER BY user_id
+"""
+
+
+def check_orders(orders: Snapshot, findings: Findings) -> None:
+    """Judge 5 and 8."""
+    for row in orders.stream(_KEYS):
+        findings.add(
+            "5", {"user": row.user_id}, idempotency_key=row.idempotency_key, has_the_orders=row.orders
+        )
+    for row in orders.stream(_PATHS):
+        path = None if row.has_none else orders.rows(_PATH_OF, order_id=row.order_id)[0].path
+        findings.add(
+            "8",
+            {"order": row.order_id, "user": row.user_id},
+            order=f"{row.version} {row.status}",
+            history=path,
+        )
+
+
+def check_feed(snapshot: Snapshot, findings: Findings) -> None:
+    """Judge the second half of 9 for one service."""
+    users, history = _FEEDS[snapshot.service]
+    for row in snapshot.stream(_NUMBERS.format(users=users, history=history)):
+        findings.add(
+            "9",
+            {"user": row.user_id},
+            **{
+                users: f"last number {row.feed_seq}",
+                history: f"{row.entries} entries, from {row.first} to {row.last}",
+            },
+        )

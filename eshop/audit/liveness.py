@@ -1,0 +1,156 @@
+"""What must come to rest by itself: orders end, outboxes drain, groups keep up, nothing is set aside."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from eshop.audit.broker import Broker, Offsets
+from eshop.audit.databases import Snapshot
+from eshop.audit.findings import Findings
+from eshop.audit.sources import Sources
+
+OVERDUE_SECONDS_MAX = 60
+UNSENT_SECONDS_MAX = 10
+#: A lag is looked at for this long at least before it is said not to move.
+LAG_SECONDS = 3.0
+LOOK_SECONDS = 0.5
+
+#: Until somebody asks for an order's end, `ask_at` is its deadline; after that, the outbox knows since when.
+_OVERDUE = """
+WITH open AS (
+    SELECT order_id, user_id, status, ending, ask_at FROM orders
+    WHERE status = 'NEW' OR (ending IS NOT NULL AND status = 'FINISHED')
+), asked AS (
+    SELECT body::jsonb ->> 'order_id' AS order_id, min(created_at) AS since FROM outbox
+    WHERE type = 'eshop.orders.OrderCancellationRequested'
+        AND body::jsonb ->> 'order_id' IN (SELECT order_id::text FROM open WHERE ending IS NOT NULL)
+    GROUP BY 1
+)
+SELECT open.order_id, user_id, status, coalesce(ending, 'nothing') AS ending,
+    extract(epoch FROM now() - CASE WHEN ending IS NULL THEN ask_at ELSE since END)::bigint AS late_seconds
+FROM open LEFT JOIN asked ON asked.order_id = open.order_id::text
+WHERE now() - make_interval(secs => %(seconds)s) > CASE WHEN ending IS NULL THEN ask_at
+    ELSE coalesce(since, '-infinity') END
+ORDER BY open.order_id
+"""
+_UNSENT = """
+SELECT outbox_id, message_id, user_id, type, extract(epoch FROM now() - created_at)::bigint AS age_seconds
+FROM outbox
+WHERE sent_at IS NULL AND created_at < now() - make_interval(secs => %(seconds)s)
+ORDER BY outbox_id
+"""
+_PARKED = """
+SELECT dead_letter_id, message_id, user_id, order_id, cause, topic, partition, "offset" AS at
+FROM dead_letters WHERE status = 'parked' ORDER BY dead_letter_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is not at rest at one moment. ``lags``: (committed, end) where a group has something to read."""
+
+    findings: Findings
+    lags: Mapping[tuple[str, str, int], tuple[int, int]]
+
+    def is_quiet(self) -> bool:
+        """Tell whether there is nothing to wait for."""
+        return self.findings.ok() and not self.lags
+
+
+async def settle(sources: Sources, broker: Broker, seconds: float) -> Findings:
+    """Wait until all is at rest, or the time is over; return what is not, dead letters among it."""
+    began = time.monotonic()
+    first = look = await _look(sources, broker)
+    while not look.is_quiet():
+        waited = time.monotonic() - began
+        if waited >= seconds and (not look.lags or waited >= LAG_SECONDS):
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+        look = await _look(sources, broker)
+    _judge_lags(first, look)
+    return look.findings
+
+
+async def _look(sources: Sources, broker: Broker) -> Look:
+    findings = Findings()
+    await asyncio.to_thread(_judge_databases, sources, findings)
+    return Look(findings, await _lags(sources, broker))
+
+
+def _judge_databases(sources: Sources, findings: Findings) -> None:
+    with sources.orders() as orders, sources.payments() as payments:
+        for row in orders.stream(_OVERDUE, seconds=OVERDUE_SECONDS_MAX):
+            findings.add(
+                "L1",
+                {"order": row.order_id, "user": row.user_id},
+                orders=f"{row.status}, asked to end for {row.ending}",
+                late_seconds=row.late_seconds,
+            )
+        for database in (orders, payments):
+            _judge_outbox(database, findings)
+            _note_parked(database, findings)
+
+
+def _judge_outbox(database: Snapshot, findings: Findings) -> None:
+    for row in database.stream(_UNSENT, seconds=UNSENT_SECONDS_MAX):
+        findings.add(
+            "L2",
+            {"message": row.message_id, "user": row.user_id},
+            outbox=f"number {row.outbox_id} of {database.service}, {row.type}",
+            unsent_seconds=row.age_seconds,
+        )
+
+
+def _note_parked(database: Snapshot, findings: Findings) -> None:
+    if not database.has_dead_letters:
+        return
+    for row in database.stream(_PARKED):
+        about = {"dead letter": row.dead_letter_id, "order": row.order_id, "user": row.user_id}
+        findings.add(
+            "L4",
+            {name: value for name, value in about.items() if value is not None},
+            cause=row.cause,
+            came_from=f"{row.topic}/{row.partition}@{row.at}",
+        )
+
+
+async def _lags(sources: Sources, broker: Broker) -> dict[tuple[str, str, int], tuple[int, int]]:
+    lags = {}
+    for group, topic in sources.groups():
+        partitions = await broker.partitions([topic])
+        committed = await broker.committed(group, partitions)
+        starts, ends = await broker.starts(partitions), await broker.ends(partitions)
+        for tp in partitions:
+            reached = committed.get(tp, starts[tp])
+            if reached < ends[tp]:
+                lags[group, tp.topic, tp.partition] = (reached, ends[tp])
+    return lags
+
+
+def _judge_lags(first: Look, last: Look) -> None:
+    """Call those lags broken that were there at the first look and have not moved since."""
+    for place, (reached, end) in last.lags.items():
+        if place in first.lags and first.lags[place][0] == reached:
+            group, topic, partition = place
+            last.findings.add(
+                "L3", {"group": group, "place": f"{topic}/{partition}"}, committed=reached, end_of_log=end
+            )
+
+
+def check_watermarks(reader: Snapshot, committed: Offsets, findings: Findings) -> None:
+    """Judge 10. ``committed`` was read before the snapshot was taken: watermarks only grow."""
+    rows = reader.rows(
+        "SELECT topic, partition, next_offset FROM watermarks WHERE consumer = %(consumer)s",
+        consumer=reader.service,
+    )
+    stored = {(row.topic, row.partition): row.next_offset for row in rows}
+    for tp, offset in committed.items():
+        if stored.get((tp.topic, tp.partition), 0) < offset:
+            findings.add(
+                "10",
+                {"consumer": reader.service, "place": f"{tp.topic}/{tp.partition}"},
+                watermark=stored.get((tp.topic, tp.partition)),
+                committed=offset,
+            )
+    findings.checked["watermarks"] += len(stored)

@@ -1,0 +1,202 @@
+"""Orders against payments: two databases have no common snapshot, so the cut is orders, payments, orders.
+
+"Finished implies captured" is judged on the first two: what orders knew, payments had decided before.
+"Payment implies order" is judged on the last two: what payments decided about, orders had made before.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from eshop.audit.databases import Snapshot, outer_merge, pages
+from eshop.audit.findings import Findings
+
+#: What looks wrong in one pass is remembered up to here, to be read again; more is only counted.
+SUSPECTS_MAX = 10_000
+
+_ORDERS = """
+SELECT order_id, user_id, amount_minor, currency, status, reason, version
+FROM orders {only} ORDER BY order_id
+"""
+#: One row per order that payments knows, by its payment or by a transfer; amounts as the wallet saw them.
+_PAYMENTS = """
+SELECT order_id, p.user_id, p.amount_minor, p.currency, p.status, p.reason,
+    captures, refunds, captured_minor, refunded_minor, moved_for
+FROM (SELECT * FROM payments {only}) AS p
+FULL JOIN (
+    SELECT order_id,
+        count(*) FILTER (WHERE kind = 'capture') AS captures,
+        count(*) FILTER (WHERE kind = 'refund') AS refunds,
+        sum(amount_minor) FILTER (WHERE kind = 'capture') AS captured_minor,
+        sum(amount_minor) FILTER (WHERE kind = 'refund') AS refunded_minor,
+        string_agg(DISTINCT t.user_id, ', ') AS moved_for
+    FROM transfers AS t LEFT JOIN legs AS l ON l.transfer_id = t.transfer_id AND l.account = 'wallet'
+    {only} {and} order_id IS NOT NULL
+    GROUP BY order_id
+) AS moved USING (order_id)
+ORDER BY order_id
+"""
+#: How many captures and refunds a payment's status means.
+_TRANSFERS = {None: (0, 0), "REFUSED": (0, 0), "CAPTURED": (1, 0), "REFUNDED": (1, 1)}
+_MAY_PAY = {"FINISHED": ("CAPTURED",), "CANCELLED": ("REFUSED", "REFUNDED")}
+#: Messages about these orders that are not with the other service yet: not sent, or sent and not read.
+_ANNOUNCED = """
+SELECT message_id, body::jsonb ->> 'order_id' AS order_id FROM outbox
+WHERE user_id = ANY (%(user_ids)s) AND body::jsonb ->> 'order_id' = ANY (%(order_ids)s)
+"""
+_ARRIVED = "SELECT message_id FROM inbox WHERE message_id = ANY (%(ids)s::uuid[])"
+_PARKED = "SELECT message_id FROM dead_letters WHERE status = 'parked' AND message_id = ANY (%(ids)s::uuid[])"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The three snapshots, in the order in which they were taken."""
+
+    orders: Snapshot
+    payments: Snapshot
+    orders_after: Snapshot
+
+    def close(self) -> None:
+        """End all three."""
+        for snapshot in (self.orders, self.payments, self.orders_after):
+            snapshot.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """An order that looks wrong, with what each snapshot shows of it: equal where nothing has moved."""
+
+    order_id: str
+    invariant: str
+    why: str
+    before: Any
+    payment: Any
+    after: Any
+
+    @property
+    def user_id(self) -> str:
+        """Whose it is."""
+        rows = [row for row in (self.after, self.before, self.payment) if row is not None]
+        return str(next((row.user_id for row in rows if row.user_id), rows[-1].moved_for))
+
+    def report(self, findings: Findings) -> None:
+        """Add it to what was found."""
+        findings.add(
+            self.invariant,
+            {"order": self.order_id, "user": self.user_id},
+            why=self.why,
+            orders=_told(self.after or self.before),
+            payments=_told(self.payment),
+            ledger=_moved(self.payment),
+        )
+
+
+def _told(row: Any) -> str | None:
+    if row is None or row.user_id is None:
+        return None
+    parts = (row.status, row.reason, row.amount_minor, row.currency, f"of {row.user_id}")
+    return " ".join(str(part) for part in parts if part is not None)
+
+
+def _moved(payment: Any) -> str | None:
+    if payment is None or payment.captures is None:
+        return None
+    return (
+        f"{payment.captures} capture(s), {payment.captured_minor or 0} on the wallet; "
+        f"{payment.refunds} refund(s), {payment.refunded_minor or 0}"
+    )
+
+
+def find_suspects(
+    cut: Cut, findings: Findings, only: list[str] | None = None, progress: Callable[[int], None] | None = None
+) -> Iterator[Suspect]:
+    """Yield what looks wrong in the cut, over all orders or only some, in the order of their ids."""
+    parameters: dict[str, Any] = {} if only is None else {"only": only}
+    where = "" if only is None else "WHERE order_id = ANY (%(only)s::uuid[])"
+    orders = _ORDERS.format(only=where)
+    payments = _PAYMENTS.format(only=where, **{"and": "AND" if where else "WHERE"})
+    streams = (
+        cut.orders.stream(orders, **parameters),
+        cut.payments.stream(payments, **parameters),
+        cut.orders_after.stream(orders, **parameters),
+    )
+    for number, (before, payment, after) in enumerate(outer_merge(*streams), start=1):
+        if only is None:
+            findings.checked["orders"] += before is not None or after is not None
+            findings.checked["payments"] += payment is not None
+            if progress is not None and number % 5_000 == 0:
+                progress(5_000)
+        found = _judge(before, payment, after)
+        if found is not None:
+            yield Suspect((before or payment or after).order_id, *found, before, payment, after)
+
+
+def _judge(before: Any, payment: Any, after: Any) -> tuple[str, str] | None:
+    """Return the invariant that looks broken and why, or None."""
+    if payment is not None and after is None:
+        return "4", "payments decided about an order that nobody knows"
+    if before is not None and after is None:
+        return "4", "the order was there and is gone"
+    wrong = _judge_money(payment) or _judge_status(before, payment) or _judge_terms(after, payment)
+    return None if wrong is None else ("3", wrong)
+
+
+def _judge_money(payment: Any) -> str | None:
+    """Compare a payment with the transfers that it claims, in one snapshot."""
+    if payment is None:
+        return None
+    moved = (payment.captures or 0, payment.refunds or 0)
+    if moved != _TRANSFERS[payment.status]:
+        return (
+            f"a payment that is {payment.status or 'not there'} has {moved[0]} captures, {moved[1]} refunds"
+        )
+    if moved[0] and payment.captured_minor != -payment.amount_minor:
+        return "another amount was captured"
+    if moved[1] and payment.refunded_minor != payment.amount_minor:
+        return "another amount was refunded"
+    if moved[0] and payment.moved_for != payment.user_id:
+        return "another user's money was moved"
+    return None
+
+
+def _judge_status(before: Any, payment: Any) -> str | None:
+    """Compare what orders knew with what payments had decided by then."""
+    if before is None or before.status not in _MAY_PAY:
+        return None
+    status = None if payment is None else payment.status
+    if status not in _MAY_PAY[before.status]:
+        return f"the order is {before.status}, its payment is {status or 'not there'}"
+    return None
+
+
+def _judge_terms(after: Any, payment: Any) -> str | None:
+    """Compare what payments decided about with what the order says."""
+    if payment is None or payment.status is None:
+        return None
+    if payment.user_id != after.user_id:
+        return "the payment is another user's"
+    terms = (payment.amount_minor, payment.currency)
+    if payment.amount_minor is not None and terms != (after.amount_minor, after.currency):
+        return "the payment is of another amount"
+    return None
+
+
+def in_flight(cut: Cut, suspects: list[Suspect]) -> set[str]:
+    """Return the orders with a message that was announced and has not had its effect on the other side."""
+    return _between(cut.payments, cut.orders, suspects) | _between(cut.orders_after, cut.payments, suspects)
+
+
+def _between(sender: Snapshot, receiver: Snapshot, suspects: list[Suspect]) -> set[str]:
+    moving: set[str] = set()
+    for page in pages(suspects):
+        announced = sender.rows(
+            _ANNOUNCED,
+            user_ids=sorted({suspect.user_id for suspect in page}),
+            order_ids=[suspect.order_id for suspect in page],
+        )
+        ids = [row.message_id for row in announced]
+        done = {row.message_id for row in receiver.rows(_ARRIVED, ids=ids)}
+        if receiver.has_dead_letters:
+            done -= {row.message_id for row in receiver.rows(_PARKED, ids=ids)}
+        moving |= {row.order_id for row in announced if row.message_id not in done}
+    return moving

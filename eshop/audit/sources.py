@@ -1,0 +1,34 @@
+"""Where the shop is that is audited."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eshop.audit.databases import Snapshot
+from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
+from eshop.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Both databases, the broker, and the names that this shop's topics and groups have there."""
+
+    orders_url: str
+    payments_url: str
+    kafka: str
+    settings: Settings
+
+    def orders(self) -> Snapshot:
+        """Take a snapshot of orders."""
+        return Snapshot("orders", self.orders_url)
+
+    def payments(self) -> Snapshot:
+        """Take a snapshot of payments."""
+        return Snapshot("payments", self.payments_url)
+
+    def groups(self) -> Sequence[tuple[str, str]]:
+        """Return each consumer group with the topic that it reads: orders' and payments'."""
+        settings = self.settings
+        return (
+            (settings.group("orders"), settings.topic(PAYMENTS_EVENTS.name)),
+            (settings.group("payments"), settings.topic(ORDERS_EVENTS.name)),
+        )
