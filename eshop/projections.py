@@ -1,7 +1,7 @@
 """The projections worker: ``faust -A eshop.projections worker -l info``. Everything is wired here."""
 
 from eshop.exit import end_process
-from eshop.relay.topics import ensure_topics
+from eshop.relay.topics import Copies, ensure_topics
 from eshop.settings import Settings
 from eshop.tables import users
 from eshop.web.app import ServiceApp
@@ -17,7 +17,8 @@ def create_app(settings: Settings) -> ServiceApp:
 
     @app.before_start
     async def topics() -> None:
-        await ensure_topics(settings.kafka, settings.topic_prefix)
+        copies = Copies(settings.topic_replication, settings.topic_min_in_sync)
+        await ensure_topics(settings.kafka, settings.topic_prefix, copies)
 
     return app
 

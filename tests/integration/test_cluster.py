@@ -26,7 +26,7 @@ from eshop.cluster.os_user import remove_folder
 from eshop.cluster.ports import free_port
 from eshop.cluster.services import BASE_PORTS
 from eshop.contracts.topics import CATALOGUE, ORDERS_EVENTS
-from eshop.relay.topics import TopicMismatch, ensure_topics
+from eshop.relay.topics import Copies, TopicMismatch, ensure_topics
 
 UP_SECONDS_MAX = 110
 GONE_SECONDS_MAX = 30
@@ -112,6 +112,15 @@ def test_topic_with_other_partitions_is_refused(parts: EmbeddedCluster) -> None:
             await admin.close()
         with pytest.raises(TopicMismatch, match=f"{name} has 13 partitions, the catalogue says 12"):
             await ensure_topics(parts.kafka, "grown.")
+
+    asyncio.run(check())
+
+
+def test_topics_with_fewer_copies_than_asked_for_are_refused(parts: EmbeddedCluster) -> None:
+    async def check() -> None:
+        await ensure_topics(parts.kafka, "single.")
+        with pytest.raises(TopicMismatch, match="has 1 copies, ESHOP_TOPIC_REPLICATION says 3"):
+            await ensure_topics(parts.kafka, "single.", Copies(replication=3, min_in_sync=2))
 
     asyncio.run(check())
 
