@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUN := requirements/run.txt
 UP := requirements/up.txt
 DEV := requirements/dev.txt
 # uv without the user's configuration, so that a lock names no index; the header says how it is made.
@@ -11,7 +12,7 @@ PROTOS := eshop/contracts/proto
 CHECKED := eshop gateway tests
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check fmt lock stubs check-stubs check-lock
+.PHONY: help up test compose-test check fmt lock stubs check-stubs check-lock
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,18 +23,24 @@ up: $(VENV)/up ## Install what is missing and run the whole shop; Ctrl-C stops i
 test: $(VENV)/dev ## Run all tests, on a real Kafka, Postgres and Valkey. ARGS="-k wallet"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
 
+compose-test: $(VENV)/dev ## Run the shop in containers, order, scale, order again; needs Docker with Compose
+	@$(BIN)/python -m pytest -m engine tests/compose $(ARGS)
+
 check: $(VENV)/dev check-stubs check-lock ## Lint, format, types, imports between rooms, stale stubs and locks
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports
+	$(BIN)/hadolint docker/Dockerfile
 
 fmt: $(VENV)/dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix $(CHECKED)
 	$(BIN)/ruff format $(CHECKED)
 
+# run: what the services need, for the image; up: with the cluster's parts; dev: with all tools.
 lock: $(VENV)/dev ## Make the locks of Python packages and of Kafka's jars anew (needs the network)
-	$(COMPILE) --upgrade --extra cluster -o $(UP)
+	$(COMPILE) --upgrade -o $(RUN)
+	$(COMPILE) --upgrade --extra cluster --constraints $(RUN) -o $(UP)
 	$(COMPILE) --upgrade --all-extras --constraints $(UP) -o $(DEV)
 	$(BIN)/python -m eshop.cluster.lock
 
@@ -48,10 +55,11 @@ check-stubs: $(VENV)/dev
 
 # A lock is fresh where resolving setup.cfg again, with the lock's own versions preferred, changes nothing.
 check-lock: $(VENV)/dev
-	@mkdir -p build && cp $(UP) build/up.txt && cp $(DEV) build/dev.txt
-	@$(COMPILE) --extra cluster -o build/up.txt >/dev/null && \
+	@mkdir -p build && cp $(RUN) $(UP) $(DEV) build/
+	@$(COMPILE) -o build/run.txt >/dev/null && \
+		$(COMPILE) --extra cluster --constraints $(RUN) -o build/up.txt >/dev/null && \
 		$(COMPILE) --all-extras --constraints $(UP) -o build/dev.txt >/dev/null
-	@cmp $(UP) build/up.txt && cmp $(DEV) build/dev.txt || { echo "the locks are stale: make lock"; exit 1; }
+	@cmp $(RUN) build/run.txt && cmp $(UP) build/up.txt && cmp $(DEV) build/dev.txt || { echo "the locks are stale: make lock"; exit 1; }
 
 define make_stubs
 PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I . --python_out=$(1) --grpc_python_out=$(1) \
