@@ -1,0 +1,156 @@
+"""Which faults a run has, and in what order: decided by its seed."""
+
+import random
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.faults.crowd import Burst, NeverReads
+from tests.faults.database import Damaged, DiskFull, Flushed, NoConnections, RowHeld
+from tests.faults.extra import ClockOff, OldWorker, RebalanceStorm
+from tests.faults.kills import CRASH_POINTS, KINDS, CrashPoint, End, Kill, Stop
+from tests.faults.links import Mode
+from tests.faults.network import Weather
+from tests.faults.scene import Fault
+from tests.faults.topics import MovedAhead, Poison, Replayed
+from tests.faults.world import SERVICES
+
+#: How often each kind is killed at random: workers more often than what they stand on.
+KILL_WEIGHTS = {
+    "orders": 5,
+    "payments": 5,
+    "gateway": 3,
+    "projections": 1,
+    "kafka": 2,
+    "postgres": 2,
+    "valkey": 1,
+}
+VOLLEY_MAX = 3
+#: What takes longer the longer the topics are comes early.
+EARLY_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does: each of ``faults`` once, and random kills between them until there are enough."""
+
+    seed: int
+    minutes: float
+    orders: int
+    kills: int
+    faults: Sequence[Fault]
+
+    @property
+    def orders_per_second(self) -> float:
+        """The rate of the load, with some time to spare for when nothing goes."""
+        return self.orders / (self.minutes * 60 * 0.85)
+
+
+def crash_points() -> list[Fault]:
+    """Return a fault for every crash point."""
+    return [CrashPoint(kind, point) for point in CRASH_POINTS for kind in SERVICES]
+
+
+def tidy_ends() -> list[Fault]:
+    """Return every process's end by the signal that asks for it."""
+    asked = [End(kind) for kind in KINDS if kind != "postgres"]
+    # SIGTERM lets Postgres wait until everybody has gone, which nobody does.
+    return [*asked, End("postgres", signal.SIGINT), End("postgres", signal.SIGQUIT)]
+
+
+def weathers() -> list[Fault]:
+    """Return every link in bad weather, each in a few kinds."""
+    return [
+        Weather(("orders", "postgres"), Mode.CUT),
+        Weather(("orders", "postgres"), Mode.SLOW),
+        Weather(("payments", "postgres"), Mode.ONE_WAY),
+        Weather(("payments", "postgres"), Mode.LOSSY),
+        Weather(("gateways", "valkey"), Mode.CUT, 6),
+        Weather(("gateways", "valkey"), Mode.SLOW, 6),
+        Weather(("gateways", "orders"), Mode.CUT),
+        Weather(("gateways", "orders"), Mode.LOSSY, 8),
+        Weather(("gateways", "payments"), Mode.ONE_WAY),
+        Weather(("everybody", "kafka"), Mode.CUT),
+        Weather(("everybody", "kafka"), Mode.ONE_WAY),
+        Weather(("everybody", "kafka"), Mode.SLOW, 8),
+        Weather(("everybody", "kafka"), Mode.LOSSY, 8),
+    ]
+
+
+def damages() -> list[Fault]:
+    """Return what an operator or a deployment can do to a database, and take back."""
+    return [
+        Damaged(
+            "a grant revoked",
+            "payments",
+            "REVOKE INSERT ON payments FROM payments_app",
+            "GRANT INSERT ON payments TO payments_app",
+        ),
+        Damaged(
+            "a column missing",
+            "orders",
+            "ALTER TABLE order_history RENAME COLUMN reason TO reason_away",
+            "ALTER TABLE order_history RENAME COLUMN reason_away TO reason",
+        ),
+    ]
+
+
+def everything() -> list[Fault]:
+    """Return each fault of the suite once."""
+    return [
+        *crash_points(),
+        *tidy_ends(),
+        *(Stop(kind) for kind in KINDS),
+        *weathers(),
+        *damages(),
+        RowHeld(),
+        NoConnections(),
+        Flushed(),
+        DiskFull(),
+        *(Replayed(service) for service in SERVICES),
+        *(MovedAhead(service) for service in SERVICES),
+        *(Poison(service) for service in SERVICES),
+        *(RebalanceStorm(service) for service in SERVICES),
+        *(ClockOff(service) for service in SERVICES),
+        *(OldWorker(service) for service in SERVICES),
+        Burst(),
+        NeverReads(),
+    ]
+
+
+def soak(seed: int, minutes: float, orders: int, kills: int, only: Sequence[str] = ()) -> Plan:
+    """Return the whole suite, or those faults of it whose names have one of ``only`` in them."""
+    rng = random.Random(seed)
+    faults = [fault for fault in everything() if not only or any(part in fault.name for part in only)]
+    at = {fault.name: rng.random() * (EARLY_SHARE if isinstance(fault, Replayed) else 1) for fault in faults}
+    return Plan(seed, minutes, orders, kills, sorted(faults, key=lambda fault: at[fault.name]))
+
+
+def short(seed: int) -> Plan:
+    """Return the part of the suite that every test run has."""
+    rng = random.Random(seed)
+    points = crash_points()
+    rng.shuffle(points)
+    others: list[Fault] = [
+        Kill("kafka"),
+        Kill("postgres", "valkey"),
+        Stop("payments"),
+        Poison("payments"),
+        Replayed("payments"),
+        MovedAhead("orders"),
+        Weather(("orders", "postgres"), Mode.CUT, 8),
+    ]
+    rng.shuffle(others)
+    return Plan(seed, 3.0, 6_000, len(points) + 3, [*others, *points])
+
+
+def volley(rng: random.Random, count: int) -> Fault:
+    """Return a SIGKILL of so many processes at once, chosen by chance."""
+    kinds = rng.choices(list(KILL_WEIGHTS), list(KILL_WEIGHTS.values()), k=count)
+    # A kind has at most two processes, and what there is one of is killed once.
+    limits = {"orders": 2, "payments": 2, "gateway": 2}
+    chosen: list[str] = []
+    for kind in kinds:
+        if chosen.count(kind) < limits.get(kind, 1):
+            chosen.append(kind)
+    return Kill(*sorted(chosen))

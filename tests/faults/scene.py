@@ -1,0 +1,55 @@
+"""What a fault has to do with: the shop, its customers, chance; and what it tells of itself."""
+
+import random
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from tests.faults.load import Answers, Load
+from tests.faults.probe import Probe
+from tests.faults.world import World
+
+#: A worker that is away for longer has lost its session (10 s) and its lease (5 s).
+AWAY_SECONDS = 12.0
+
+
+@dataclass
+class Scene:
+    """A shop with its customers."""
+
+    world: World
+    session: aiohttp.ClientSession
+    probe: Probe
+    load: Load
+    answers: Answers
+    rng: random.Random
+    per_second: float
+
+
+@dataclass(frozen=True)
+class Fired:
+    """A fault that is over. ``victims`` are processes, and their ids, that must come back by themselves.
+
+    The clock of its recovery runs from ``ended_at``: for a kill that is the kill itself.
+    """
+
+    victims: tuple[tuple[str, int], ...] = ()
+    kills: int = 0
+    evidence: str = ""
+    ended_at: float = field(default_factory=time.monotonic)
+
+
+class Fault(ABC):
+    """Something that goes wrong. ``name`` is its row in the table."""
+
+    name: str
+
+    def missing(self, _world: World) -> str | None:
+        """Return why it can't happen on this machine."""
+        return None
+
+    @abstractmethod
+    async def fire(self, scene: Scene) -> Fired:
+        """Let it happen, and return when it is over; raise NotShown where it did not happen."""
