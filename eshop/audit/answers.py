@@ -5,13 +5,15 @@ Each line is the answer to a request for an order: ``{"status": 201, "order_id":
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Self
+from uuid import UUID
 
 from eshop.audit.databases import PAGE_ROWS, Snapshot
-from eshop.audit.findings import Findings
+from eshop.audit.findings import Findings, NotJudged
 
 _BY_ID = "SELECT order_id, user_id, idempotency_key FROM orders WHERE order_id = ANY (%(ids)s::uuid[])"
 _BY_KEY = """
@@ -19,9 +21,39 @@ SELECT order_id, user_id, idempotency_key FROM orders
 WHERE (user_id, idempotency_key) IN (SELECT * FROM unnest(%(users)s::text[], %(keys)s::text[]))
 """
 
-Answer = dict[str, Any]
 #: (user, idempotency key)
 _Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one request was answered."""
+
+    status: int
+    user_id: str
+    order_id: str | None
+    key: str | None
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        """Read a line; raise ValueError or LookupError where it is none."""
+        told = json.loads(line)
+        answer = cls(
+            int(told["status"]), str(told["user_id"]), told.get("order_id"), told.get("idempotency_key")
+        )
+        if answer.is_made:
+            UUID(answer.order_id)
+        return answer
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the client was told of an order."""
+        return self.status // 100 == 2
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the client was told that nothing was done."""
+        return self.status // 100 == 4
 
 
 def check_answers(path: Path, orders: Snapshot, findings: Findings) -> None:
@@ -34,8 +66,8 @@ def check_answers(path: Path, orders: Snapshot, findings: Findings) -> None:
     # A refused request that was made again under its key may have had its order then.
     for page in _pages(path) if left else ():
         for answer in page:
-            if not _is(answer, 4):
-                left.pop(_key(answer), None)
+            if answer.key is not None and not answer.is_refused:
+                left.pop((answer.user_id, answer.key), None)
     for (user_id, key), order_id in left.items():
         findings.add(
             "4", {"order": order_id, "user": user_id}, told="refused", idempotency_key=key, orders="made"
@@ -44,37 +76,37 @@ def check_answers(path: Path, orders: Snapshot, findings: Findings) -> None:
 
 def _pages(path: Path) -> Iterator[list[Answer]]:
     with path.open(encoding="utf-8") as lines:
-        answers = (json.loads(line) for line in lines if line.strip())
+        answers = _parsed(path, lines)
         while page := list(islice(answers, PAGE_ROWS)):
             yield page
 
 
-def _is(answer: Answer, hundreds: int) -> bool:
-    return int(answer["status"]) // 100 == hundreds
-
-
-def _key(answer: Answer) -> _Key:
-    return str(answer["user_id"]), str(answer.get("idempotency_key"))
+def _parsed(path: Path, lines: Iterable[str]) -> Iterator[Answer]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield Answer.parse(line)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise NotJudged(f"{path}, line {number} is no answer: {error}") from error
 
 
 def _judge_made(page: list[Answer], orders: Snapshot, findings: Findings) -> None:
     """Every order that a client was told of exists, is the client's, and has the client's key."""
-    made = [answer for answer in page if _is(answer, 2)]
-    rows = {row.order_id: row for row in orders.rows(_BY_ID, ids=[answer["order_id"] for answer in made])}
+    made = [answer for answer in page if answer.is_made]
+    rows = {row.order_id: row for row in orders.rows(_BY_ID, ids=[answer.order_id for answer in made])}
     for answer in made:
-        row = rows.get(answer["order_id"])
-        key = answer.get("idempotency_key")
-        if row is None or row.user_id != answer["user_id"] or (key and row.idempotency_key != key):
+        row = rows.get(answer.order_id)
+        key = answer.key
+        if row is None or row.user_id != answer.user_id or (key and row.idempotency_key != key):
             findings.add(
                 "4",
-                {"order": answer["order_id"], "user": answer["user_id"]},
+                {"order": answer.order_id, "user": answer.user_id},
                 told=f"made, under the key {key}",
                 orders=row and f"of {row.user_id}, under the key {row.idempotency_key}",
             )
 
 
 def _left_by_refused(page: list[Answer], orders: Snapshot) -> dict[_Key, str]:
-    refused = {_key(answer) for answer in page if _is(answer, 4) and answer.get("idempotency_key")}
+    refused = {(answer.user_id, answer.key) for answer in page if answer.is_refused and answer.key}
     if not refused:
         return {}
     users, keys = zip(*sorted(refused), strict=True)

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 from eshop.audit.answers import check_answers
 from eshop.audit.broker import Broker, Offsets
 from eshop.audit.databases import Snapshot
-from eshop.audit.findings import Findings, Report
+from eshop.audit.findings import Findings, NotJudged, Report
 from eshop.audit.histories import check_feed, check_orders
 from eshop.audit.ledger import check_ledger
 from eshop.audit.liveness import check_watermarks, settle
@@ -25,10 +25,6 @@ from eshop.contracts.topics import CATALOGUE, ORDERS_EVENTS, PAYMENTS_EVENTS
 LOOK_AGAIN_SECONDS = 1.0
 #: How often what keeps moving is looked at before it is given up as moving: then it is no break.
 LOOKS_MAX = 20
-
-
-class NotJudged(Exception):
-    """A database or the broker did not answer: nothing can be said."""
 
 
 class Progress(Protocol):

@@ -9,6 +9,10 @@ from typing import Any
 EXAMPLES_MAX = 20
 
 
+class NotJudged(Exception):
+    """No verdict: a database or the broker did not answer, or what was given to compare can't be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Invariant:
     """Something that must hold. A warning is told, and breaks nothing."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, start_http_server
 
-from eshop.audit.audit import NotJudged, Wanted, audit
-from eshop.audit.findings import IDS, Report
+from eshop.audit.audit import Wanted, audit
+from eshop.audit.findings import IDS, NotJudged, Report
 
 logger = logging.getLogger(__name__)
 

@@ -76,8 +76,9 @@ class Suspect:
     @property
     def user_id(self) -> str:
         """Whose it is."""
-        rows = [row for row in (self.after, self.before, self.payment) if row is not None]
-        return str(next((row.user_id for row in rows if row.user_id), rows[-1].moved_for))
+        rows = (self.after, self.before, self.payment)
+        known = [row.user_id for row in rows if row is not None and row.user_id is not None]
+        return str(known[0] if known else self.payment.moved_for)
 
     def report(self, findings: Findings) -> None:
         """Add it to what was found."""

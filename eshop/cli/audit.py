@@ -17,8 +17,8 @@ from eshop.cluster.ports import HOST
 from eshop.settings import Settings, split_address
 
 if TYPE_CHECKING:
-    from eshop.audit.audit import NotJudged, Wanted
-    from eshop.audit.findings import Report
+    from eshop.audit.audit import Wanted
+    from eshop.audit.findings import NotJudged, Report
     from eshop.audit.sources import Sources
 
 BROKEN, NOT_JUDGED = 1, 2
@@ -74,23 +74,32 @@ def audit(
 
     Example: [bold]eshop audit --settle 60[/]
     """
-    wanted, show = _wanted(data, settle, answers, leave or [], orders_database, payments_database, as_json)
-    # Only now: the launcher has no need of it.
-    from eshop.audit.audit import NotJudged  # noqa: PLC0415
-    from eshop.audit.audit import audit as audit_once  # noqa: PLC0415
-
-    if every is not None:
-        return _keep_auditing(wanted, every, listen, as_json)
     try:
+        wanted, show = _wanted(
+            data, settle, answers, leave or [], orders_database, payments_database, as_json
+        )
+        if every is not None:
+            _keep_auditing(wanted, every, listen, as_json)
+            return
         with show:
-            report = asyncio.run(audit_once(wanted))
-    except NotJudged as reason:
+            report = _audit_once(wanted)
+    except ClusterError as reason:  # no verdict, so never the exit code of a broken invariant
         _tell(reason, as_json)
         raise typer.Exit(NOT_JUDGED) from reason
     _tell(report, as_json)
     if not report.ok:
         raise typer.Exit(BROKEN)
-    return None
+
+
+def _audit_once(wanted: "Wanted") -> "Report":
+    # Only now: the launcher has no need of it.
+    from eshop.audit.audit import audit as run  # noqa: PLC0415
+    from eshop.audit.findings import NotJudged  # noqa: PLC0415
+
+    try:
+        return asyncio.run(run(wanted))
+    except NotJudged as reason:
+        raise ClusterError(str(reason)) from reason
 
 
 def _keep_auditing(wanted: "Wanted", seconds: float, listen: str, as_json: bool) -> None:
@@ -197,7 +206,7 @@ class _Steps:
         return lambda count: self.progress.advance(task, count)
 
 
-def _tell(outcome: "Report | NotJudged", as_json: bool) -> None:
+def _tell(outcome: "Report | NotJudged | ClusterError", as_json: bool) -> None:
     if isinstance(outcome, Exception):
         if as_json:
             typer.echo(json.dumps({"ok": False, "judged": False, "error": str(outcome)}))
