@@ -12,7 +12,7 @@ PROTOS := eshop/contracts/proto
 CHECKED := eshop gateway tests
 
 .DEFAULT_GOAL := help
-.PHONY: help up test compose-test check fmt lock stubs check-stubs check-lock
+.PHONY: help up test compose-test faults check fmt lock stubs check-stubs check-lock
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ test: $(VENV)/dev ## Run all tests, on a real Kafka, Postgres and Valkey. ARGS="
 
 compose-test: $(VENV)/dev ## Run the shop in containers, order, scale, order again; needs Docker with Compose
 	@$(BIN)/python -m pytest -m engine tests/compose $(ARGS)
+
+faults: $(VENV)/dev ## Hurt a whole shop in every way there is, and audit it. MINUTES=60 ORDERS=200000 KILLS=100 SEED=1
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.faults $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(ORDERS),--orders $(ORDERS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(VENV)/dev check-stubs check-lock ## Lint, format, types, imports between rooms, stale stubs and locks
 	$(BIN)/ruff check $(CHECKED)

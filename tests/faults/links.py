@@ -55,6 +55,13 @@ class Link:
             elif side.is_held():
                 side.hold()
 
+    def close(self) -> None:
+        """Listen no more, and end every connection."""
+        if self._server is not None:
+            self._server.close()
+        for side in list(self._pipes):
+            side.reset()
+
     def connections(self) -> int:
         """Return how many connections there are."""
         return len(self._pipes) // 2
