@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import faust
 from faust.sensors.prometheus import FaustMetrics, PrometheusMonitor
+from faust.types import TransportT
 from faust.web.base import Web
 from faust.web.drivers.aiohttp import Web as AiohttpWeb
 from mode import ServiceT
@@ -16,6 +17,7 @@ from prometheus_client import REGISTRY
 
 from eshop.contracts.topics import PARTITIONS
 from eshop.settings import Settings
+from eshop.web.consumer import SeekingTransport
 from eshop.web.health import Check, check_kafka, install_health
 
 Hook = Callable[[], Awaitable[None]]
@@ -103,6 +105,9 @@ class ServiceApp(faust.App):
 
     def _new_web(self) -> Web:
         return _Web(self)
+
+    def _new_transport(self) -> TransportT:
+        return SeekingTransport(self.conf.broker_consumer, self, loop=self.loop)
 
 
 class _Web(AiohttpWeb):
