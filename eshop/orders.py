@@ -1,6 +1,7 @@
 """The orders worker: ``faust -A eshop.orders worker -l info``. Everything is wired here."""
 
 from eshop.agents.periodic import register_periodic
+from eshop.contracts.orders_v1 import DeadLetterParked
 from eshop.contracts.proto.orders_v1_pb2_grpc import add_OrdersServicer_to_server
 from eshop.contracts.topics import PAYMENTS_EVENTS
 from eshop.handlers.orders import ask_about_overdue, record_outcomes
@@ -23,6 +24,7 @@ def create_app(settings: Settings) -> ServiceApp:
         OrdersUnitOfWork,
         reads=PAYMENTS_EVENTS,
         handler=record_outcomes,
+        parks_as=DeadLetterParked,
         agent_name="orders.record_outcomes",
     )
 

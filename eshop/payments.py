@@ -1,5 +1,6 @@
 """The payments worker: ``faust -A eshop.payments worker -l info``. Everything is wired here."""
 
+from eshop.contracts.payments_v1 import DeadLetterParked
 from eshop.contracts.proto.payments_v1_pb2_grpc import add_PaymentsServicer_to_server
 from eshop.contracts.topics import ORDERS_EVENTS
 from eshop.handlers.payments import settle_orders
@@ -18,6 +19,7 @@ def create_app(settings: Settings) -> ServiceApp:
         PaymentsUnitOfWork,
         reads=ORDERS_EVENTS,
         handler=settle_orders,
+        parks_as=DeadLetterParked,
         agent_name="payments.settle_orders",
     )
     servicer = PaymentsServicer(requests)

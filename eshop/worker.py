@@ -4,14 +4,18 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from grpc import aio
 
+from eshop import crash
 from eshop.agents.consumer import register
 from eshop.agents.delivery import Handler
 from eshop.agents.periodic import register_periodic
+from eshop.contracts.bodies import ParkedMessage
 from eshop.contracts.topics import Topic
+from eshop.handlers.parking import park
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay
 from eshop.relay.topics import ensure_topics
@@ -22,13 +26,13 @@ from eshop.store.doorbell import Doorbell
 from eshop.store.migrate import migrate
 from eshop.store.retention import remove_expired
 from eshop.store.schema import METADATA
-from eshop.store.units import Store
+from eshop.store.units import AnyUnitOfWork, Store
 from eshop.web.app import ServiceApp
 from eshop.web.health import NotReady
 
 RETENTION_SECONDS = 600.0
 
-U = TypeVar("U")
+U = TypeVar("U", bound=AnyUnitOfWork)
 AddServicer = Callable[[aio.Server], None]
 
 
@@ -39,6 +43,7 @@ def create_worker(
     *,
     reads: Topic,
     handler: Handler[U],
+    parks_as: type[ParkedMessage],
     agent_name: str,
 ) -> tuple[ServiceApp, Store[U], Store[U]]:
     """Return a service's Faust app, its store, and the same with connections of its own for requests.
@@ -46,12 +51,20 @@ def create_worker(
     Nothing is connected before the app is started.
     """
     app = ServiceApp(service, settings)
+    if settings.crash_points is not None:
+        crash.watch(settings.crash_points, service)
     url, name = settings.service_database_url(service), f"eshop-{service}-{os.getpid()}"
     store = Store(Database(url, name), unit)
-    requests = Store(Database(url, name, REQUEST_CONNECTIONS_MAX), unit, store.doorbell)
+    requests = Store(
+        Database(url, name, REQUEST_CONNECTIONS_MAX),
+        unit,
+        store.doorbell,
+        crash_point="after-request-commit",
+    )
     _wire_database(app, service, settings, store, requests)
     _wire_relay(app, settings, store)
-    register(app, store, settings.topic(reads.name), handler, agent_name)
+    parking = partial(park, announcement=parks_as)
+    register(app, store, settings.topic(reads.name), handler, parking, agent_name)
     return app, store, requests
 
 

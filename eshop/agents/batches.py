@@ -41,11 +41,20 @@ def is_current(app: faust.App, event: EventT[Any]) -> bool:
     return bool(event.message.generation_id == app.consumer_generation_id)
 
 
+def origin_of(event: EventT[Any]) -> Origin:
+    """Return where the event was read."""
+    return Origin(event.message.topic, event.message.partition, event.message.offset)
+
+
+def headers_of(event: EventT[Any]) -> list[tuple[str, bytes]]:
+    """Return the event's headers as Kafka has them."""
+    headers = event.message.headers
+    return list(headers.items() if isinstance(headers, Mapping) else headers or ())
+
+
 def message_of(event: EventT[Any]) -> Message:
     """Decode an event; raise UndecodableMessage where that can never succeed."""
-    read = event.message
-    headers = read.headers.items() if isinstance(read.headers, Mapping) else read.headers or ()
-    return decode(Origin(read.topic, read.partition, read.offset), read.key, read.value, list(headers))
+    return decode(origin_of(event), event.message.key, event.message.value, headers_of(event))
 
 
 def ack_in_order(app: faust.App, events: Sequence[EventT[Any]]) -> None:

@@ -1,43 +1,50 @@
-"""The delivery policy, written once: what happens between reading a batch and acknowledging it."""
+"""What happens between reading messages and acknowledging them; after a fault, see ``lane``."""
 
 import asyncio
 import logging
-import random
+import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 import faust
 from faust.types import EventT
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
-from eshop.agents.batches import is_current, message_of
+from eshop import crash
+from eshop.agents.batches import ack_in_order, headers_of, message_of, origin_of
+from eshop.agents.lane import Lane
+from eshop.agents.positions import Positions
 from eshop.contracts.envelope import UndecodableMessage
-from eshop.contracts.messages import Message
+from eshop.contracts.messages import Message, Origin
 from eshop.exit import end_process
-from eshop.store.faults import WatermarkGap, is_poison
-from eshop.store.units import Store
+from eshop.handlers.parking import Poison
+from eshop.store.faults import WatermarkGap, cause_of
+from eshop.store.units import AnyUnitOfWork, Store
 
 logger = logging.getLogger(__name__)
 
-BACKOFF_SECONDS = 0.1
-BACKOFF_SECONDS_MAX = 5.0
+#: Messages that may wait in lanes. Beyond, nothing more is read: memory stays bounded.
+WAITING_MAX = 4_000
+LOOK_AGAIN_SECONDS = 0.1
 
 _handled = Counter("eshop_messages_handled_total", "Messages whose effect is stored", ["agent"])
-_retries = Counter("eshop_delivery_retries_total", "Batches that were tried again", ["agent"])
-_waiting = Gauge("eshop_delivery_waiting", "1 while a batch is being retried: the alarm to watch", ["agent"])
+_parked = Counter("eshop_messages_parked_total", "Messages set aside as dead letters", ["agent"])
 _batch_size = Histogram(
     "eshop_batch_messages", "Messages in a transaction", ["agent"], buckets=(1, 2, 5, 10, 50, 100, 250, 500)
 )
 
-U = TypeVar("U")
+U = TypeVar("U", bound=AnyUnitOfWork)
 Handler = Callable[[U, Sequence[Message]], Awaitable[None]]
+Park = Callable[[U, Poison], Awaitable[None]]
+Event = EventT[Any]
 
 
 class Delivery(Generic[U]):
-    """Delivers batches to one handler.
+    """Delivers messages to one handler, and acknowledges those whose effect is stored.
 
-    A transient fault is retried whole, in place, with backoff, for ever. A message that can't be decoded or
-    stored, and a gap before a batch, end the process: parking and seeking back are not there yet.
+    All that is there goes into one transaction. Where that fails, each partition of it goes on in a lane of
+    its own, so that no partition waits for another's fault.
     """
 
     def __init__(
@@ -45,61 +52,127 @@ class Delivery(Generic[U]):
         app: faust.App,
         store: Store[U],
         handler: Handler[U],
+        park: Park[U],
+        positions: Positions[U],
         name: str,
-        end: Callable[[str], NoReturn] = end_process,
     ) -> None:
         self._app = app
         self._store = store
         self._handler = handler
+        self._park = park
+        self._positions = positions
         self._name = name
-        self._end = end
+        self._lanes: dict[int, Lane] = {}
+        self._tried_at: dict[int, float] = {}
 
-    async def deliver(self, events: Sequence[EventT[Any]]) -> bool:
-        """Return True after COMMIT, or False where the partitions have moved: then nobody acknowledges."""
-        messages = self._decoded(events)
-        delay = BACKOFF_SECONDS
+    @property
+    def epoch(self) -> int:
+        """Grows with every seek: what was read before it will be read again."""
+        return self._positions.epoch
+
+    async def deliver(self, events: Sequence[Event]) -> None:
+        """Handle the events, or hand them to their partitions' lanes."""
+        rest = [event for event in events if not self._is_in_lane(event)]
+        epoch = self.epoch
+        try:
+            if rest:
+                await self.handle(rest)
+        except Exception as error:  # noqa: BLE001  the lanes find out what to do about it
+            logger.info("%s goes on partition by partition after: %r", self._name, error)
+            if epoch == self.epoch:
+                self._open_lanes(rest)
+        while sum(len(lane) for lane in self._lanes.values()) > WAITING_MAX:
+            await asyncio.wait([lane.task for lane in self._lanes.values()], timeout=LOOK_AGAIN_SECONDS)
+
+    async def handle(self, events: Sequence[Event]) -> None:
+        """Handle the events in one transaction and acknowledge them, or raise what goes wrong."""
+        messages = [message_of(event) for event in events]
         _batch_size.labels(self._name).observe(len(messages))
-        while True:
-            try:
-                await self._store.transact(lambda uow: self._handler(uow, messages))
-            except WatermarkGap as gap:
-                self._end(f"{self._name}: {gap}")
-            except Exception as error:  # noqa: BLE001  whatever is not poison is transient
-                if is_poison(error):
-                    self._end(f"{self._name}: a message of {_places(messages)} can't be stored: {error}")
-                if not self._may_retry(events):
-                    logger.warning("%s gives up a batch: its partitions have moved", self._name)
-                    _waiting.labels(self._name).set(0)
-                    return False
-                logger.warning("%s tries again in %.1f s after: %r", self._name, delay, error)
-                await self._wait(delay)
-                delay = min(delay * 2, BACKOFF_SECONDS_MAX)
-            else:
-                _waiting.labels(self._name).set(0)
-                _handled.labels(self._name).inc(len(messages))
-                return True
 
-    def _decoded(self, events: Sequence[EventT[Any]]) -> list[Message]:
-        messages = []
+        async def effect(uow: U) -> None:
+            await self._handler(uow, messages)
+            crash.reach("mid-batch")
+
+        await self._commit(events, effect)
+        _handled.labels(self._name).inc(len(messages))
+
+    async def park(self, event: Event, error: Exception) -> None:
+        """Park a message that can never be handled. Raises what goes wrong, TooManyParked among it."""
+        poison = _poison(event, error)
+        await self._commit([event], lambda uow: self._park(uow, poison))
+        _parked.labels(self._name).inc()
+        logger.error("%s parked %s: %s: %.300s", self._name, poison.origin, poison.cause, poison.error)
+
+    async def _commit(self, events: Sequence[Event], effect: Callable[[U], Awaitable[None]]) -> None:
+        """Commit the effect with the positions of the events, then acknowledge them."""
+        origins = [origin_of(event) for event in events]
+
+        async def with_positions(uow: U) -> None:
+            await effect(uow)
+            await uow.watermarks.advance(origins, self._positions.holes)
+            crash.reach("before-commit")
+
+        try:
+            await self._store.transact(with_positions)
+        finally:
+            self._tried(origins)
+        crash.reach("after-commit-before-ack")
+        ack_in_order(self._app, events)  # last: a crash before it means redelivery
+        self._positions.passed(origins)
+
+    async def seek_back(self, epoch: int, gap: WatermarkGap) -> None:
+        """Have what was passed over read again, and what waits in lanes with it."""
+        logger.error("%s: %s; seeking back", self._name, gap)
+        await self._positions.seek_back(epoch, gap)
+
+    def tried_at(self, partition: int) -> float:
+        """Return when the last attempt on the partition ended, well or not; by the monotonic clock."""
+        return self._tried_at.get(partition, 0.0)
+
+    async def stop(self) -> None:
+        """Give up what waits in lanes, unacknowledged: it comes again."""
+        tasks = [lane.task for lane in self._lanes.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tried(self, origins: Sequence[Origin]) -> None:
+        now = time.monotonic()
+        for origin in origins:
+            self._tried_at[origin.partition] = now
+
+    def _is_in_lane(self, event: Event) -> bool:
+        """Hand the event to its partition's lane, if there is one: order must be kept."""
+        lane = self._lanes.get(event.message.partition)
+        if lane is not None:
+            lane.add(event)
+        return lane is not None
+
+    def _open_lanes(self, events: Sequence[Event]) -> None:
+        groups: dict[int, list[Event]] = defaultdict(list)
         for event in events:
-            try:
-                messages.append(message_of(event))
-            except UndecodableMessage as error:
-                read = event.message
-                self._end(
-                    f"{self._name}: {read.topic}/{read.partition}@{read.offset} can't be decoded: {error}"
-                )
-        return messages
+            groups[event.message.partition].append(event)
+        for partition, group in groups.items():
+            lane = self._lanes[partition] = Lane(self._app, self, self._name, group)
+            lane.task.add_done_callback(lambda task, at=partition: self._close_lane(at, task))  # type: ignore[misc]
 
-    def _may_retry(self, events: Sequence[EventT[Any]]) -> bool:
-        return not self._app.should_stop and all(is_current(self._app, event) for event in events)
-
-    async def _wait(self, seconds: float) -> None:
-        _retries.labels(self._name).inc()
-        _waiting.labels(self._name).set(1)
-        await asyncio.sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311  jitter, no secret
+    def _close_lane(self, partition: int, task: "asyncio.Task[None]") -> None:
+        lane = self._lanes.pop(partition)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            end_process(f"{self._name} failed: {error!r}")
+        if not self._app.should_stop and (left := lane.take_all()):
+            self._open_lanes(left)  # they came while it ended
 
 
-def _places(messages: Sequence[Message]) -> str:
-    first, last = messages[0].origin, messages[-1].origin
-    return f"{first.topic}/{first.partition}@{first.offset} to {last.topic}/{last.partition}@{last.offset}"
+def _poison(event: Event, error: Exception) -> Poison:
+    read = event.message
+    is_undecodable = isinstance(error, UndecodableMessage)
+    return Poison(
+        origin_of(event),
+        read.key,
+        read.value,
+        tuple(headers_of(event)),
+        "undecodable" if is_undecodable else cause_of(error),
+        str(error) or repr(error),
+        None if is_undecodable else message_of(event),
+    )

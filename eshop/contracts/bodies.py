@@ -23,3 +23,20 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     user_id: UserId
+
+
+class ParkedMessage(Body):
+    """A message that its reader could never handle, where it was read, and why it was set aside.
+
+    ``user_id`` is the message's key, or "unknown". Long texts are cut: the service keeps the whole message.
+    """
+
+    dead_letter_id: UuidText
+    message_id: UuidText
+    topic: str
+    partition: int
+    offset: int
+    cause: str
+    error: str
+    headers: dict[str, str]
+    value: str | None = None

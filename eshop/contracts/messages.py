@@ -8,7 +8,13 @@ from pydantic import ValidationError
 from eshop.contracts import orders_v1, payments_v1
 from eshop.contracts.bodies import Body
 from eshop.contracts.envelope import Envelope, UndecodableMessage
-from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS, Topic
+from eshop.contracts.topics import (
+    ORDERS_DEAD_LETTERS,
+    ORDERS_EVENTS,
+    PAYMENTS_DEAD_LETTERS,
+    PAYMENTS_EVENTS,
+    Topic,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,12 @@ class Schema:
 
 
 def _schemas() -> tuple[Schema, ...]:
-    sources = ((ORDERS_EVENTS, "orders", orders_v1), (PAYMENTS_EVENTS, "payments", payments_v1))
+    sources = (
+        (ORDERS_EVENTS, "orders", orders_v1),
+        (PAYMENTS_EVENTS, "payments", payments_v1),
+        (ORDERS_DEAD_LETTERS, "orders", orders_v1),
+        (PAYMENTS_DEAD_LETTERS, "payments", payments_v1),
+    )
     return tuple(
         Schema(getattr(module, name), topic, service)
         for topic, service, module in sources

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal
 
-from eshop.contracts.bodies import AmountMinor, Body, Currency, Ordinal, UuidText
+from eshop.contracts.bodies import AmountMinor, Body, Currency, Ordinal, ParkedMessage, UuidText
 
 CancellationReason = Literal[
     "insufficient_funds", "no_account", "currency_mismatch", "account_frozen", "timeout", "user", "refunded"
@@ -47,3 +47,7 @@ class OrderCancelled(Body):
     reason: CancellationReason
     version: Ordinal
     feed_seq: Ordinal
+
+
+class DeadLetterParked(ParkedMessage):
+    """The orders service set a message aside."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from eshop.contracts.bodies import AmountMinor, BalanceMinor, Body, Currency, Ordinal, UuidText
+from eshop.contracts.bodies import AmountMinor, BalanceMinor, Body, Currency, Ordinal, ParkedMessage, UuidText
 
 RefusalReason = Literal[
     "insufficient_funds", "no_account", "currency_mismatch", "account_frozen", "timeout", "user", "refunded"
@@ -61,3 +61,7 @@ class PaymentRefused(Body):
 
     order_id: UuidText
     reason: RefusalReason
+
+
+class DeadLetterParked(ParkedMessage):
+    """The payments service set a message aside."""

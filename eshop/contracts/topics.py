@@ -52,9 +52,11 @@ PAYMENTS_EVENTS = Topic(
     ),
 )
 ORDERS_DEAD_LETTERS = Topic(
-    "eshop.orders.dead-letters.v1", "Messages the orders service could never handle", ("*",)
+    "eshop.orders.dead-letters.v1", "Messages the orders service could never handle", ("DeadLetterParked",)
 )
 PAYMENTS_DEAD_LETTERS = Topic(
-    "eshop.payments.dead-letters.v1", "Messages the payments service could never handle", ("*",)
+    "eshop.payments.dead-letters.v1",
+    "Messages the payments service could never handle",
+    ("DeadLetterParked",),
 )
 CATALOGUE = (ORDERS_EVENTS, PAYMENTS_EVENTS, ORDERS_DEAD_LETTERS, PAYMENTS_DEAD_LETTERS)

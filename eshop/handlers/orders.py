@@ -131,7 +131,6 @@ async def record_outcomes(uow: OrdersUnitOfWork, messages: Sequence[Message]) ->
     outcomes = [(message, outcome) for message in fresh if (outcome := _outcome(message.body)) is not None]
     if outcomes:
         await _apply_outcomes(uow, outcomes)
-    await uow.watermarks.advance(messages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ async def settle_orders(uow: PaymentsUnitOfWork, messages: Sequence[Message]) ->
     asked = [(message, asks) for message in fresh if (asks := _question(message.body)) is not None]
     if asked:
         await _settle(uow, asked)
-    await uow.watermarks.advance(messages)
 
 
 def _question(body: Body) -> PayOrder | CancelPayment | None:

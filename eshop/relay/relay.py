@@ -10,6 +10,7 @@ from contextlib import suppress
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 
+from eshop import crash
 from eshop.relay.publisher import Publisher
 from eshop.store.database import Database
 from eshop.store.doorbell import Doorbell, listen
@@ -146,7 +147,9 @@ class Relay:
         )
         sent = [row for rows, _ in outcomes for row in rows]
         _published.inc(len(sent))
+        crash.reach("after-publish-before-mark")
         await self._mark(sent)
+        crash.reach("after-mark")
         for _, error in outcomes:
             if error is not None:
                 raise error

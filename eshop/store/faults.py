@@ -15,7 +15,11 @@ class LockTimeout(TransientFault):
 
 
 class WatermarkGap(Exception):
-    """Messages were passed over: the batch begins after the next offset whose effect is stored."""
+    """Messages were passed over: what is stored ends before ``expected``; the batch goes on at ``found``."""
+
+    def __init__(self, topic: str, partition: int, expected: int, found: int) -> None:
+        super().__init__(f"{topic}/{partition}: offsets {expected} to {found - 1} were passed over")
+        self.hole = (topic, partition, found)
 
 
 def is_poison(error: BaseException) -> bool:
@@ -23,3 +27,8 @@ def is_poison(error: BaseException) -> bool:
     if isinstance(error, AssertionError):
         return True
     return isinstance(error, psycopg2.Error) and (error.pgcode or "")[:2] in _POISON_CLASSES
+
+
+def cause_of(error: BaseException) -> str:
+    """Return what poison of this kind is grouped by."""
+    return f"SQLSTATE {error.pgcode}" if isinstance(error, psycopg2.Error) else "broken assertion"

@@ -1,9 +1,21 @@
 """The inbox: ids of messages whose effect is stored, claimed before anything else is read."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from sqlalchemy import BigInteger, Integer, Text, literal_column, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Integer,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import UUID, insert
 from sqlalchemy.sql.expression import ClauseElement
 
@@ -36,14 +48,28 @@ class Incoming(Protocol):
 
 M = TypeVar("M", bound=Incoming)
 
-_COLUMNS = ("consumer", "message_id", "topic", "partition", "offset")
-_given = rows(consumer=Text, message_id=UUID, topic=Text, partition=Integer, offset=BigInteger)
-#: In id order, so that two batches that share messages wait for each other instead of deadlocking.
-_CLAIM: ClauseElement = (
-    insert(_inbox)
-    .from_select(_COLUMNS, select(*(_given.c[name] for name in _COLUMNS)).order_by(_given.c.message_id))
-    .on_conflict_do_nothing()
-    .returning(literal_column("message_id"))
+_COLUMNS = ("consumer", "message_id", "topic", "partition", "offset", "redelivered")
+_given = rows(
+    consumer=Text, message_id=UUID, topic=Text, partition=Integer, offset=BigInteger, redelivered=Integer
+)
+_insert = insert(_inbox).from_select(
+    # In id order, so that two batches that share messages wait for each other instead of deadlocking.
+    _COLUMNS,
+    select(*(_given.c[name] for name in _COLUMNS)).order_by(_given.c.message_id),
+)
+_CLAIM: ClauseElement = _insert.on_conflict_do_update(
+    index_elements=[_inbox.c.consumer, _inbox.c.message_id],
+    set_={
+        "redelivered": _inbox.c.redelivered + _insert.excluded.redelivered + 1,
+        "redelivered_at": func.clock_timestamp(),
+    },
+).returning(
+    literal_column("inbox.message_id").label("message_id"),
+    literal_column("old.message_id IS NULL", Boolean).label("is_new"),
+)
+_RELEASE = delete(_inbox).where(
+    _inbox.c.consumer == cast(bindparam("of_consumer"), Text),
+    _inbox.c.message_id == cast(bindparam("released_id"), UUID),
 )
 
 
@@ -57,22 +83,27 @@ class Inbox:
     async def claim(self, messages: Sequence[M]) -> list[M]:
         """Claim the messages, and return, in their order, those nobody had claimed before.
 
-        Waits for a transaction that is claiming the same ones.
+        One that was claimed before is counted as redelivered. Waits for a transaction that is claiming the
+        same ones.
         """
+        first: dict[str, M] = {}
+        times: Counter[str] = Counter()
+        for message in messages:  # twice in one batch is still once
+            first.setdefault(message.message_id, message)
+            times[message.message_id] += 1
         claimed = await self._session.run(
             _CLAIM,
             **arrays(
                 _COLUMNS,
                 [
-                    (self._consumer, m.message_id, m.origin.topic, m.origin.partition, m.origin.offset)
-                    for m in messages
+                    (self._consumer, m.message_id, m.origin.topic, m.origin.partition, m.origin.offset, n - 1)
+                    for m, n in zip(first.values(), times.values(), strict=True)
                 ],
             ),
         )
-        fresh = {row.message_id for row in claimed}
-        first: list[M] = []
-        for message in messages:  # twice in one batch is still once
-            if message.message_id in fresh:
-                fresh.discard(message.message_id)
-                first.append(message)
-        return first
+        fresh = {row.message_id for row in claimed if row.is_new}
+        return [message for message_id, message in first.items() if message_id in fresh]
+
+    async def release(self, message_id: str) -> None:
+        """Have the message be as one that never came: for a replay, in the transaction that handles it."""
+        await self._session.run(_RELEASE, of_consumer=self._consumer, released_id=message_id)

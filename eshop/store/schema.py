@@ -19,7 +19,7 @@ _ID = UUID(as_uuid=False)
 
 
 def shared_tables(metadata: MetaData) -> None:
-    """Add what both services have: inbox, outbox, watermarks, lease, answers, operators' deeds."""
+    """Add what both services have: inbox, outbox, watermarks, lease, answers, deeds, dead letters."""
     Table(
         "inbox",
         metadata,
@@ -29,6 +29,8 @@ def shared_tables(metadata: MetaData) -> None:
         Column("partition", Integer, nullable=False),
         Column("offset", BigInteger, nullable=False),
         Column("received_at", _TIME, nullable=False),
+        Column("redelivered", Integer, nullable=False),
+        Column("redelivered_at", _TIME),
     )
     Table(
         "outbox",
@@ -57,6 +59,10 @@ def shared_tables(metadata: MetaData) -> None:
         Column("partition", Integer, primary_key=True),
         Column("next_offset", BigInteger, nullable=False),
     )
+    _operations(metadata)
+
+
+def _operations(metadata: MetaData) -> None:
     Table(
         "relay_lease",
         metadata,
@@ -80,11 +86,33 @@ def shared_tables(metadata: MetaData) -> None:
         metadata,
         Column("action_id", _ID, primary_key=True),
         Column("action", Text, nullable=False),
-        Column("user_id", Text, nullable=False),
+        Column("user_id", Text),
         Column("order_id", _ID),
         Column("reason", Text, nullable=False),
         Column("operator", Text, nullable=False),
         Column("at", _TIME, nullable=False),
+        Column("dead_letter_id", _ID),
+    )
+    Table(
+        "dead_letters",
+        metadata,
+        Column("dead_letter_id", _ID, primary_key=True),
+        Column("consumer", Text, nullable=False),
+        Column("message_id", _ID, nullable=False),
+        Column("topic", Text, nullable=False),
+        Column("partition", Integer, nullable=False),
+        Column("offset", BigInteger, nullable=False),
+        Column("key", LargeBinary),
+        Column("value", LargeBinary),
+        Column("headers", JSONB, nullable=False),
+        Column("type", Text),
+        Column("user_id", Text),
+        Column("order_id", _ID),
+        Column("cause", Text, nullable=False),
+        Column("error", Text, nullable=False),
+        Column("status", Text, nullable=False),
+        Column("parked_at", _TIME, nullable=False),
+        Column("resolved_at", _TIME),
     )
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from eshop import crash
 from eshop.store.database import Database, Session
+from eshop.store.dead_letters import DeadLetters
 from eshop.store.doorbell import Doorbell
 from eshop.store.feed import orders_feed, wallets_feed
 from eshop.store.inbox import Inbox
@@ -35,6 +37,7 @@ class OrdersUnitOfWork:
         self.operators = Operators(session)
         self.feed = orders_feed(session)
         self.outbox = Outbox(session, doorbell)
+        self.dead_letters = DeadLetters(session, self.consumer)
         self.watermarks = Watermarks(session, self.consumer)
 
 
@@ -53,22 +56,35 @@ class PaymentsUnitOfWork:
         self.operators = Operators(session)
         self.feed = wallets_feed(session)
         self.outbox = Outbox(session, doorbell)
+        self.dead_letters = DeadLetters(session, self.consumer)
         self.watermarks = Watermarks(session, self.consumer)
+
+
+AnyUnitOfWork = OrdersUnitOfWork | PaymentsUnitOfWork
 
 
 class Store(Generic[U]):
     """A service's database, and how to begin a unit of work on it."""
 
     def __init__(
-        self, database: Database, unit: Callable[[Session, Doorbell], U], doorbell: Doorbell | None = None
+        self,
+        database: Database,
+        unit: Callable[[Session, Doorbell], U],
+        doorbell: Doorbell | None = None,
+        *,
+        crash_point: str = "",
     ) -> None:
+        """Prepare; ``crash_point`` is where the process stands after each COMMIT."""
         self.database = database
         self.doorbell = doorbell or Doorbell()
         self._unit = unit
+        self._crash_point = crash_point
 
     async def transact(self, work: Callable[[U], Awaitable[T]]) -> T:
         """Run ``work`` in one transaction; see ``Database.transact``."""
-        return await self.database.transact(lambda session: work(self._unit(session, self.doorbell)))
+        done = await self.database.transact(lambda session: work(self._unit(session, self.doorbell)))
+        crash.reach(self._crash_point)
+        return done
 
     async def read(self, work: Callable[[U], Awaitable[T]]) -> T:
         """Run ``work``, which reads by one statement; see ``Database.run_alone``."""

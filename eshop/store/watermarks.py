@@ -1,14 +1,14 @@
 """Watermarks: per partition, the next offset whose effect is stored. They detect gaps and never filter."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Integer, Text, func, literal_column, select
+from sqlalchemy import BigInteger, Integer, Text, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 
 from eshop.store.database import Session
 from eshop.store.faults import WatermarkGap
-from eshop.store.inbox import Incoming
+from eshop.store.inbox import Position
 from eshop.store.rows import arrays, rows
 from eshop.store.schema import ORDERS
 
@@ -34,6 +34,17 @@ _ADVANCE = _insert.on_conflict_do_update(
 )
 
 
+_READ = select(_watermarks.c.partition, _watermarks.c.next_offset).where(
+    _watermarks.c.consumer == cast(bindparam("of_consumer"), Text),
+    _watermarks.c.topic == cast(bindparam("of_topic"), Text),
+)
+_RESET = _insert.on_conflict_do_update(
+    index_elements=list(_KEY), set_={"next_offset": _insert.excluded.next_offset}
+)
+#: Where a hole ends: topic, partition, the first offset behind it.
+Hole = tuple[str, int, int]
+
+
 @dataclass(slots=True)
 class _Span:
     first: int
@@ -47,30 +58,38 @@ class Watermarks:
         self._session = session
         self._consumer = consumer
 
-    async def advance(self, messages: Sequence[Incoming]) -> None:
-        """Store that the messages' effect is in this transaction.
+    async def advance(self, positions: Iterable[Position], holes: Container[Hole] = ()) -> None:
+        """Store that the effect of the messages at these positions is in this transaction.
 
         Raises WatermarkGap, and so rolls the transaction back, where offsets were passed over before the
-        first or between two messages. Offsets that come again are nothing special: the inbox has them.
+        first or between two messages, unless ``holes`` says that the log itself has nothing there. Offsets
+        that come again are nothing special: the inbox has them.
         """
-        spans = _spans(messages)
+        spans = _spans(positions, holes)
         ends = [(self._consumer, *key, span.end) for key, span in spans.items()]
         for row in await self._session.run(_ADVANCE, **arrays(_COLUMNS, ends)):
             first = spans[row.topic, row.partition].first
-            if first > row.before:
-                raise WatermarkGap(_gap(row.topic, row.partition, row.before, first))
+            if first > row.before and (row.topic, row.partition, first) not in holes:
+                raise WatermarkGap(row.topic, row.partition, row.before, first)
+
+    async def read(self, topic: str) -> dict[int, int]:
+        """Return the next offset of each partition of the topic that has one."""
+        return {
+            row.partition: row.next_offset
+            for row in await self._session.run(_READ, of_consumer=self._consumer, of_topic=topic)
+        }
+
+    async def reset(self, topic: str, offsets: Mapping[int, int]) -> None:
+        """Set the partitions' watermarks, backwards too: the log is not the one they were made for."""
+        given = [(self._consumer, topic, *pair) for pair in offsets.items()]
+        await self._session.run(_RESET, **arrays(_COLUMNS, given))
 
 
-def _spans(messages: Sequence[Incoming]) -> dict[tuple[str, int], _Span]:
+def _spans(positions: Iterable[Position], holes: Container[Hole]) -> dict[tuple[str, int], _Span]:
     spans: dict[tuple[str, int], _Span] = {}
-    for message in messages:
-        origin = message.origin
-        span = spans.setdefault((origin.topic, origin.partition), _Span(origin.offset, origin.offset))
-        if origin.offset > span.end:
-            raise WatermarkGap(_gap(origin.topic, origin.partition, span.end, origin.offset))
-        span.end = max(span.end, origin.offset + 1)
+    for at in positions:
+        span = spans.setdefault((at.topic, at.partition), _Span(at.offset, at.offset))
+        if at.offset > span.end and (at.topic, at.partition, at.offset) not in holes:
+            raise WatermarkGap(at.topic, at.partition, span.end, at.offset)
+        span.end = max(span.end, at.offset + 1)
     return spans
-
-
-def _gap(topic: str, partition: int, expected: int, found: int) -> str:
-    return f"{topic}/{partition}: offsets {expected} to {found - 1} were passed over"

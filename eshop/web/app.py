@@ -17,14 +17,14 @@ from prometheus_client import REGISTRY
 
 from eshop.contracts.topics import PARTITIONS
 from eshop.settings import Settings
-from eshop.web.consumer import SeekingTransport
+from eshop.web.consumer import SeekHook, SeekingConsumer, SeekingTransport
 from eshop.web.health import Check, check_kafka, install_health
 
 Hook = Callable[[], Awaitable[None]]
 
-#: A worker that died is noticed after this long; one that leaves cleanly, at once.
-SESSION_SECONDS = 10.0
-HEARTBEAT_SECONDS = 3.0
+#: A worker that died is noticed after this long, the least that Kafka allows; one that leaves, at once.
+SESSION_SECONDS = 6.0
+HEARTBEAT_SECONDS = 2.0
 REBALANCE_SECONDS = 10.0
 COMMIT_SECONDS = 0.5
 REQUEST_SECONDS = 30.0
@@ -49,6 +49,7 @@ class ServiceApp(faust.App):
         self._before_start: list[Hook] = []
         self._at_stop: list[Hook] = []
         self._at_end: list[Hook] = []
+        self._after_seek: list[SeekHook] = []
         self._checks: dict[str, Check] = {"kafka": lambda: check_kafka(self)}
         install_health(self, self._checks)
 
@@ -76,6 +77,18 @@ class ServiceApp(faust.App):
         """
         self._at_end.append(hook)
         return hook
+
+    def after_seek(self, hook: SeekHook) -> SeekHook:
+        """Run it whenever the consumer was put back to the committed offsets, before it reads on.
+
+        The only place where a seek of one's own lasts. One that raises is logged, and reading goes on.
+        """
+        self._after_seek.append(hook)
+        return hook
+
+    async def sought(self, consumer: SeekingConsumer) -> None:
+        """Run the hooks of ``after_seek``."""
+        await _run_all(self._after_seek, consumer)
 
     def add_check(self, name: str, check: Check) -> None:
         """Make readiness depend on it; raise ``NotReady`` inside to say why it isn't."""
@@ -118,12 +131,12 @@ class _Web(AiohttpWeb):
     debug_blueprints: ClassVar[Any] = ()
 
 
-async def _run_all(hooks: Any) -> None:
+async def _run_all(hooks: Any, *arguments: Any) -> None:
     for hook in hooks:
         try:
-            await hook()
+            await hook(*arguments)
         except Exception:  # noqa: BLE001  every hook gets its turn
-            _log.exception("a hook failed while stopping")
+            _log.exception("a hook failed")
 
 
 def _options(kind: str, settings: Settings) -> dict[str, Any]:

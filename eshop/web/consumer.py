@@ -1,13 +1,24 @@
 """Faust's consumer, with a say in where it reads. What is private of Faust's and needed for it is here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
+import faust
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 
 
 class SeekingConsumer(Consumer):
-    """A consumer that passes over nothing in an assignment."""
+    """A consumer that asks its app after each of Faust's own seeks.
+
+    Faust seeks to the committed offsets after every signal of an assignment: a seek made before is lost.
+    """
+
+    async def perform_seek(self) -> None:
+        """Seek to the committed offsets, and then to where the app knows better."""
+        await super().perform_seek()
+        await cast("Any", self.app).sought(self)
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Let the partitions be read once the flow is resumed, which Faust does next, after a seek.
@@ -30,8 +41,45 @@ class SeekingConsumer(Consumer):
             await self._thread.seek_to_beginning(*never)
         return committed
 
+    def committed(self, partition: TP) -> int | None:
+        """Return the committed offset as of the last seek or commit."""
+        return self._committed_offset[partition]
+
+    async def put_at(self, offsets: Mapping[TP, int]) -> None:
+        """Read on from these offsets, and take everything before them for committed, and nothing behind.
+
+        Faust ignores acknowledgements below what it takes for committed, and counts a gap as handled.
+        """
+        await self.seek_wait(offsets)
+        for partition, offset in offsets.items():
+            self._committed_offset[partition] = offset or None
+            for known in (self._acked, self._acked_index, self._gap):
+                known.pop(partition, None)
+
 
 class SeekingTransport(Transport):
     """Faust's transport, with that consumer."""
 
     Consumer = SeekingConsumer
+
+
+@asynccontextmanager
+async def nothing_read(app: faust.App) -> AsyncIterator[None]:
+    """Stop reading, and drop what was read ahead; in the end read on, from wherever a seek has put it.
+
+    An assignment that begins meanwhile reads on by itself.
+    """
+    private = cast("Any", app)
+    private.consumer.stop_flow()
+    private.flow_control.suspend()
+    private.flow_control.clear()
+    await private._stop_fetcher()  # noqa: SLF001
+    yield
+    if private.rebalancing or private.should_stop:
+        return
+    private.flow_control.resume()
+    private.consumer.resume_flow()
+    await private._fetcher.maybe_start()  # noqa: SLF001
+
+
+SeekHook = Callable[[SeekingConsumer], Awaitable[None]]

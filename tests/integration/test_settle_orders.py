@@ -2,12 +2,9 @@
 
 import asyncio
 
-import pytest
-
 from eshop.contracts import orders_v1
 from eshop.contracts.messages import Message
 from eshop.handlers.payments import Account, Request, open_account, settle_orders, top_up_account
-from eshop.store.faults import WatermarkGap
 from eshop.store.outbox import read_unsent
 from eshop.store.units import PaymentsUnitOfWork, Store
 from tests.builders import CAUSE, Partition, new_id, order_created
@@ -146,26 +143,3 @@ async def test_two_workers_with_the_same_batch_charge_once(payments: Payments) -
     assert [await balance(payments, user) for user in users] == [50] * 20
     assert len(await sent_types(payments)) == 100
     assert await sums(payments) == (0, 0)
-
-
-@pytest.mark.parametrize("skipped", [0, 3])
-async def test_offsets_passed_over_roll_the_batch_back(payments: Payments, skipped: int) -> None:
-    await rich(payments, "ann", 100)
-    partition = Partition()
-    messages = [partition.message(order_created("ann", 10)) for _ in range(5)]
-    if skipped:
-        await settle(payments, messages[:skipped])
-    with pytest.raises(WatermarkGap, match=f"offsets {skipped} to {skipped} were passed over"):
-        await settle(payments, messages[skipped + 1 :])
-    assert await balance(payments, "ann") == 100 - 10 * skipped
-    await settle(payments, messages[skipped:])
-    assert await balance(payments, "ann") == 50
-
-
-async def test_gap_inside_a_batch_rolls_it_back(payments: Payments) -> None:
-    await rich(payments, "ann", 100)
-    partition = Partition()
-    messages = [partition.message(order_created("ann", 10)) for _ in range(3)]
-    with pytest.raises(WatermarkGap, match="offsets 1 to 1"):
-        await settle(payments, [messages[0], messages[2]])
-    assert await balance(payments, "ann") == 100

@@ -1,0 +1,157 @@
+"""Where a reader stands in the log, against where the database says that it stands.
+
+Kafka's committed offsets may be ahead of the effects in the database: moved by hand, or by an acknowledgement
+that should not have been. The watermarks tell, and the reader goes back.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
+
+import faust
+from faust.types import TP
+from prometheus_client import Counter
+
+from eshop.contracts.messages import Origin
+from eshop.store.faults import WatermarkGap
+from eshop.store.units import AnyUnitOfWork, Store
+from eshop.store.watermarks import Hole
+from eshop.web.consumer import SeekingConsumer, nothing_read
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+
+_corrections = Counter(
+    "eshop_watermark_corrections_total", "Times a reader was put where its watermark says", ["agent", "why"]
+)
+_lost = Counter("eshop_messages_lost_total", "Messages the broker dropped before they were read", ["agent"])
+
+U = TypeVar("U", bound=AnyUnitOfWork)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Where a partition is to be read from, why, and how many messages are gone for good."""
+
+    offset: int
+    why: str
+    resets_watermark: bool = False
+    lost: int = 0
+
+
+def judge(mark: int, committed: int | None, start: int, end: int) -> Correction | None:
+    """Compare a partition's watermark and committed offset with the log; None where they agree.
+
+    ``mark`` is the next offset whose effect is not stored, 0 if there never was one. Reading again what was
+    handled is harmless; passing over is not: in doubt a partition is read from its start.
+    """
+    if mark > end:
+        return Correction(start, "the log ends before the watermark: truncated, or made anew", True)
+    if mark < start:
+        lost = start - mark if mark or committed else 0
+        return Correction(start, "the log begins after the watermark", True, lost)
+    if committed is None:
+        return Correction(start, "the group has no offset", True) if mark > start else None
+    if committed > mark:
+        return Correction(mark, "the committed offset is past the watermark")
+    return None
+
+
+class Positions(Generic[U]):
+    """The positions of one agent in its topic."""
+
+    def __init__(self, app: faust.App, store: Store[U], topic: str, name: str) -> None:
+        self._app = app
+        self._store = store
+        self._topic = topic
+        self._name = name
+        self._seeking = asyncio.Lock()
+        #: Grows with every seek: what was read before it will be read again.
+        self.epoch = 0
+        #: Where the log itself was found to have nothing: gaps that end there are accepted.
+        self.holes: set[Hole] = set()
+
+    async def align(self, consumer: SeekingConsumer) -> None:
+        """Seek to the watermark wherever the consumer stands past it. Raises what the database raises."""
+        partitions = self.assigned(consumer)
+        if not partitions:
+            return
+        marks, starts, ends = await self.bounds(consumer, partitions)
+        corrections: dict[TP, Correction] = {}
+        for tp in partitions:
+            mark, committed = marks.get(tp.partition, 0), consumer.committed(tp)
+            correction = judge(mark, committed, starts[tp], ends[tp])
+            if correction is not None:
+                corrections[tp] = correction
+                self._report(tp, mark, committed, correction)
+        reset = {tp.partition: c.offset for tp, c in corrections.items() if c.resets_watermark}
+        if reset:
+            await self._store.transact(lambda uow: uow.watermarks.reset(self._topic, reset))
+        if corrections:
+            await consumer.put_at({tp: correction.offset for tp, correction in corrections.items()})
+
+    def assigned(self, consumer: SeekingConsumer) -> list[TP]:
+        """Return the topic's partitions that are this worker's."""
+        return [tp for tp in consumer.assignment() if tp.topic == self._topic]
+
+    async def bounds(
+        self, consumer: SeekingConsumer, partitions: Sequence[TP]
+    ) -> tuple[dict[int, int], Mapping[TP, int], Mapping[TP, int]]:
+        """Return the watermarks by partition, and where the log begins and ends."""
+        marks = await self._store.read(lambda uow: uow.watermarks.read(self._topic))
+        starts = await consumer.earliest_offsets(*partitions)
+        return marks, starts, await consumer.highwaters(*partitions)
+
+    def is_topic_gone(self) -> bool:
+        """Tell whether the topic is missing: Faust ignores it from then on, even when it is there again."""
+        consumer = cast("SeekingConsumer", self._app.consumer)
+        return consumer.topic_partitions(self._topic) == 0  # None: not known yet
+
+    def _report(self, tp: TP, mark: int, committed: int | None, correction: Correction) -> None:
+        _corrections.labels(self._name, correction.why).inc()
+        _lost.labels(self._name).inc(correction.lost)
+        logger.log(
+            logging.WARNING if committed is None else logging.ERROR,
+            "%s reads %s/%d from %d: %s (watermark %d, committed %s%s)",
+            *(self._name, tp.topic, tp.partition, correction.offset, correction.why, mark, committed),
+            f", {correction.lost} messages are lost" if correction.lost else "",
+        )
+
+    async def seek_back(self, epoch: int, gap: WatermarkGap | None = None) -> None:
+        """Drop what was read ahead, and read on from the committed offsets, or the watermarks before them.
+
+        ``epoch`` is the one in which the reason was seen: a seek since then has dealt with it. A gap that is
+        there again afterwards is the log's own.
+        """
+        async with self._seeking:
+            if epoch != self.epoch or self._app.rebalancing:  # an assignment seeks by itself
+                return
+            async with nothing_read(self._app):
+                if not await self._sought():
+                    return
+                self.epoch += 1
+                if gap is not None:
+                    self.holes.add(gap.hole)
+
+    async def _sought(self) -> bool:
+        """Seek, however long the database or the broker is away; False where a new assignment does it."""
+        consumer = cast("SeekingConsumer", self._app.consumer)
+        while not (self._app.rebalancing or self._app.should_stop):
+            try:
+                await consumer.perform_seek()
+                await self.align(consumer)  # what the seek's hook would only log must succeed here
+            except Exception as error:  # noqa: BLE001  reading on without it would pass messages over
+                logger.warning("%s can't seek yet: %r", self._name, error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return not self._app.rebalancing
+        return False
+
+    def passed(self, origins: Iterable[Origin]) -> None:
+        """Forget the holes that lie behind these, whose effect is stored."""
+        if self.holes:
+            ends = {(at.topic, at.partition): at.offset for at in origins}
+            self.holes -= {hole for hole in self.holes if hole[2] <= ends.get(hole[:2], -1)}

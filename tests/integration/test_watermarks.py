@@ -1,0 +1,95 @@
+"""Watermarks on a real Postgres: a hole rolls the batch back, unless the log itself has it."""
+
+import pytest
+
+from eshop.agents.positions import judge
+from eshop.contracts.messages import Origin
+from eshop.store.faults import WatermarkGap
+from eshop.store.units import PaymentsUnitOfWork, Store
+from eshop.store.watermarks import Hole
+
+Payments = Store[PaymentsUnitOfWork]
+TOPIC = "topic"
+
+
+async def advance(payments: Payments, *offsets: int, holes: frozenset[Hole] = frozenset()) -> None:
+    """Store that messages at these offsets of a partition were handled."""
+    origins = [Origin(TOPIC, 3, offset) for offset in offsets]
+    await payments.transact(lambda uow: uow.watermarks.advance(origins, holes))
+
+
+async def mark(payments: Payments) -> int:
+    """Return the partition's watermark."""
+    return (await payments.read(lambda uow: uow.watermarks.read(TOPIC))).get(3, 0)
+
+
+@pytest.mark.parametrize("before", [0, 3])
+async def test_batch_behind_a_hole_is_rolled_back(payments: Payments, before: int) -> None:
+    if before:
+        await advance(payments, *range(before))
+    with pytest.raises(WatermarkGap, match=f"offsets {before} to {before} were passed over"):
+        await advance(payments, before + 1, before + 2)
+    assert await mark(payments) == before
+    await advance(payments, before, before + 1)
+    assert await mark(payments) == before + 2
+
+
+async def test_hole_inside_a_batch_rolls_it_back(payments: Payments) -> None:
+    with pytest.raises(WatermarkGap, match="offsets 1 to 1"):
+        await advance(payments, 0, 2)
+    assert await mark(payments) == 0
+
+
+async def test_hole_of_the_log_is_accepted_and_no_other(payments: Payments) -> None:
+    await advance(payments, 0, 2, holes=frozenset({(TOPIC, 3, 2)}))
+    await advance(payments, 5, holes=frozenset({(TOPIC, 3, 5)}))
+    assert await mark(payments) == 6
+    with pytest.raises(WatermarkGap, match="offsets 6 to 7"):
+        await advance(payments, 8, holes=frozenset({(TOPIC, 3, 7), (TOPIC, 2, 8)}))
+
+
+async def test_messages_that_come_again_are_never_filtered_nor_set_it_back(payments: Payments) -> None:
+    await advance(payments, 0, 1, 2)
+    await advance(payments, 0, 1)
+    assert await mark(payments) == 3
+    await payments.transact(lambda uow: uow.watermarks.reset(TOPIC, {3: 1}))
+    assert await mark(payments) == 1
+
+
+@pytest.mark.parametrize(
+    ("watermark", "committed", "start", "end", "read_from"),
+    [
+        (5, 5, 0, 9, None),
+        (5, 3, 0, 9, None),
+        (0, None, 0, 9, None),
+        (5, 7, 0, 9, 5),
+        (0, 7, 0, 9, 0),
+        (5, 5, 0, 4, 0),
+        (5, None, 0, 9, 0),
+        (5, 5, 7, 9, 7),
+        (0, None, 7, 9, 7),
+    ],
+    ids=[
+        "as it should be",
+        "not committed yet",
+        "never read",
+        "moved ahead",
+        "moved ahead before anything was handled",
+        "log truncated",
+        "log made anew",
+        "log's start was dropped",
+        "first reader of an old log",
+    ],
+)
+def test_reader_is_put_where_nothing_can_be_passed_over(
+    watermark: int, committed: int | None, start: int, end: int, read_from: int | None
+) -> None:
+    correction = judge(watermark, committed, start, end)
+    assert (correction and correction.offset) == read_from
+
+
+def test_messages_dropped_before_they_were_read_are_counted() -> None:
+    dropped, never_there = judge(5, 5, 7, 9), judge(0, None, 7, 9)
+    assert dropped is not None
+    assert never_there is not None
+    assert (dropped.lost, never_there.lost) == (2, 0)
