@@ -1,7 +1,8 @@
 """The projections worker: ``faust -A eshop.projections worker -l info``. Everything is wired here."""
 
+from eshop.contracts.topics import PARTITIONS
 from eshop.exit import end_process
-from eshop.relay.topics import Copies, ensure_topics
+from eshop.relay.topics import Copies, ensure, ensure_topics, new_topic
 from eshop.settings import Settings
 from eshop.tables import users
 from eshop.web.app import ServiceApp
@@ -19,6 +20,10 @@ def create_app(settings: Settings) -> ServiceApp:
     async def topics() -> None:
         copies = Copies(settings.topic_replication, settings.topic_min_in_sync)
         await ensure_topics(settings.kafka, settings.topic_prefix, copies)
+        # Faust makes it too, but does not wait until the broker shows it: of several workers that started at
+        # once, all ignored it, and none had a partition of the table until one was started again.
+        changelog = table.table.changelog_topic_name
+        await ensure(settings.kafka, [new_topic(changelog, PARTITIONS, users.CHANGELOG_CONFIG, copies)])
 
     return app
 

@@ -25,6 +25,9 @@ from eshop.tables.totals import Totals
 #: A change of form that stored entries don't fit needs a new name: a table built anew from the topics.
 TABLE = "users-v1"
 
+#: Late records of a stopped worker must not outlive the newer ones before them.
+CHANGELOG_CONFIG = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(DAY_MS)}
+
 #: RocksDB's memory per partition. Faust's defaults allow 2 GB of cache and 200 MB of buffers for each.
 _ROCKSDB = {
     "driver": "rocksdict",
@@ -61,8 +64,7 @@ class Users:
             partitions=PARTITIONS,
             options=dict(_ROCKSDB),
             help="orders and wallet of each user",
-            # Late records of a stopped worker must not outlive the newer ones before them.
-            extra_topic_configs={"min.compaction.lag.ms": str(DAY_MS)},
+            extra_topic_configs=CHANGELOG_CONFIG,
         )
         app.tables.add(self.table)
 

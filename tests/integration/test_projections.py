@@ -419,6 +419,16 @@ async def test_a_stopped_worker_that_goes_on_spoils_nothing(bench: Bench) -> Non
     await again.until_right(shop)
 
 
+async def test_what_nobody_has_read_yet_is_read_by_who_takes_it_over(bench: Bench) -> None:
+    shop = Shop(seed=6, users=50)
+    one, other = await bench.start(), await bench.start()
+    await other.until("projections/totals", lambda status, body: status == 200 and len(body["workers"]) == 2)
+    other.process.send_signal(signal.SIGSTOP)
+    await bench.put_history(shop, 600)  # before other's session ends: nothing of its partitions is committed
+    totals = await one.until_right(shop)
+    assert totals["workers"] == {one.url: "ok"}
+
+
 async def test_a_number_that_never_came_is_shown(bench: Bench) -> None:
     worker = await bench.start()
     about: Json = {"user_id": "ann", "order_id": str(UUID(int=1)), "amount_minor": 5, "currency": "USD"}
