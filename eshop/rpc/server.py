@@ -19,6 +19,9 @@ MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 #: Requests in this process at once; the next is told to come later.
 REQUESTS_MAX = 256
 STOP_SECONDS_MAX = 5.0
+#: An older connection is closed politely, once its calls have ended: a client that comes back looks the name
+#: up again, and so finds workers that were added.
+CONNECTION_SECONDS_MAX = 60.0
 
 
 class InvalidRequest(ValueError):
@@ -88,6 +91,7 @@ class GrpcServer:
             options=(
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
                 ("grpc.so_reuseport", 0),
+                ("grpc.max_connection_age_ms", int(CONNECTION_SECONDS_MAX * 1000)),
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.keepalive_permit_without_calls", 1),
             ),

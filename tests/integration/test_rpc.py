@@ -510,3 +510,22 @@ async def test_account_that_is_not_there_or_not_empty_stays_as_it_is(
     asked = payments_pb.CloseAccountRequest(context=context(user_id))
     assert (await ask_payments.CloseAccount(asked)).WhichOneof("outcome") == "refusal"
     assert await rows(payments, "wallets", "wallet_history", "outbox") == before
+
+
+async def test_old_connections_are_renewed_and_no_call_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eshop.rpc.server.CONNECTION_SECONDS_MAX", 0.3)
+    peers = set()
+
+    async def answer(request: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
+        peers.add(context.peer())
+        return request
+
+    def add(server: aio.Server) -> None:
+        handlers: dict[str, Any] = {"Answer": grpc.unary_unary_rpc_method_handler(answer)}
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Test", handlers)])
+
+    async with served("shop.Test", add) as channel:
+        call: Any = channel.unary_unary("/shop.Test/Answer")
+        async with asyncio.timeout(20):
+            while len(peers) < 4:
+                assert await call(b"x", metadata=credentials(TOKEN), timeout=5) == b"x"
