@@ -8,12 +8,13 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 PAGE_RECORDS = 5_000
 REQUEST_MS_MAX = 10_000
 #: A log whose end was told gives its records within this time, or the broker is not well.
 STALL_SECONDS_MAX = 30.0
+RETRY_SECONDS = 0.2
 #: Between partitions the broker is asked for what is not there; it shall not think about it for long.
 FETCH_WAIT_MS_MAX = 20
 
@@ -105,8 +106,19 @@ class Broker:
 
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Offsets:
         """Return what a group has committed of the partitions, where it has committed anything."""
-        known = await self._admin.list_consumer_group_offsets(group)
+        known = await self._group_offsets(group)
         return {tp: known[tp].offset for tp in partitions if tp in known and known[tp].offset >= 0}
+
+    async def _group_offsets(self, group: str) -> dict[TopicPartition, Any]:
+        """Ask the group's coordinator, which a broker that has just started must find first."""
+        async with asyncio.timeout(STALL_SECONDS_MAX):
+            while True:
+                try:
+                    return dict(await self._admin.list_consumer_group_offsets(group))
+                except KafkaError as error:
+                    if not error.retriable:
+                        raise
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def records(self, partition: TopicPartition, start: int, end: int) -> AsyncIterator[list[Record]]:
         """Yield the records of a log from an offset up to another, page by page."""

@@ -12,8 +12,8 @@ from eshop.audit.sources import Sources
 
 OVERDUE_SECONDS_MAX = 60
 UNSENT_SECONDS_MAX = 10
-#: A lag is looked at for this long at least before it is said not to move.
-LAG_SECONDS = 3.0
+#: A lag is looked at for this long before it is said not to move: a rebalance takes up to 10 s.
+LAG_SECONDS = 12.0
 LOOK_SECONDS = 0.5
 
 #: Until somebody asks for an order's end, `ask_at` is its deadline; after that, the outbox knows since when.
@@ -46,12 +46,16 @@ FROM dead_letters WHERE status = 'parked' ORDER BY dead_letter_id
 """
 
 
+#: Where a group has something to read: (committed, end of the log) by (group, topic, partition).
+Lags = Mapping[tuple[str, str, int], tuple[int, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is not at rest at one moment. ``lags``: (committed, end) where a group has something to read."""
+    """What is not at rest at one moment."""
 
     findings: Findings
-    lags: Mapping[tuple[str, str, int], tuple[int, int]]
+    lags: Lags
 
     def is_quiet(self) -> bool:
         """Tell whether there is nothing to wait for."""
@@ -64,11 +68,13 @@ async def settle(sources: Sources, broker: Broker, seconds: float) -> Findings:
     first = look = await _look(sources, broker)
     while not look.is_quiet():
         waited = time.monotonic() - began
-        if waited >= seconds and (not look.lags or waited >= LAG_SECONDS):
+        if waited >= seconds and (waited >= LAG_SECONDS or not _stuck(first, look)):
             break
         await asyncio.sleep(LOOK_SECONDS)
         look = await _look(sources, broker)
-    _judge_lags(first, look)
+    for (group, topic, partition), (reached, end) in _stuck(first, look).items():
+        place = {"group": group, "place": f"{topic}/{partition}"}
+        look.findings.add("L3", place, committed=reached, end_of_log=end)
     return look.findings
 
 
@@ -115,7 +121,7 @@ def _note_parked(database: Snapshot, findings: Findings) -> None:
         )
 
 
-async def _lags(sources: Sources, broker: Broker) -> dict[tuple[str, str, int], tuple[int, int]]:
+async def _lags(sources: Sources, broker: Broker) -> Lags:
     lags = {}
     for group, topic in sources.groups():
         partitions = await broker.partitions([topic])
@@ -128,14 +134,13 @@ async def _lags(sources: Sources, broker: Broker) -> dict[tuple[str, str, int], 
     return lags
 
 
-def _judge_lags(first: Look, last: Look) -> None:
-    """Call those lags broken that were there at the first look and have not moved since."""
-    for place, (reached, end) in last.lags.items():
-        if place in first.lags and first.lags[place][0] == reached:
-            group, topic, partition = place
-            last.findings.add(
-                "L3", {"group": group, "place": f"{topic}/{partition}"}, committed=reached, end_of_log=end
-            )
+def _stuck(first: Look, last: Look) -> Lags:
+    """Return the lags that were there at the first look and have not moved since."""
+    return {
+        place: (reached, end)
+        for place, (reached, end) in last.lags.items()
+        if place in first.lags and first.lags[place][0] == reached
+    }
 
 
 def check_watermarks(reader: Snapshot, committed: Offsets, findings: Findings) -> None:

@@ -106,8 +106,18 @@ class _Rows:
         return taken
 
 
+@dataclass(frozen=True, slots=True)
+class _Foreign:
+    """A message of which no outbox knows, without its content: that may be large."""
+
+    partition: TopicPartition
+    offset: int
+    type: str
+    about: dict[str, object]
+
+
 @dataclass(slots=True)
-class _Order:
+class FirstOccurrences:
     """The order of first occurrences in a partition: per user, the last number of the outbox.
 
     ``early`` holds what was seen before the place where the outbox has it marked, because a relay crashed
@@ -117,7 +127,7 @@ class _Order:
     last: dict[bytes, int] = field(default_factory=dict)
     early: dict[int, int] = field(default_factory=dict)
 
-    def overtaken_by(self, record: Record, row: Any) -> int | None:
+    def overtaker(self, record: Record, row: Any) -> int | None:
         """Take a message in; return the later one that overtook it, if this is its first occurrence."""
         number: int = row.outbox_id
         is_first = number not in self.early and (row.at is None or record.offset <= row.at)
@@ -142,14 +152,14 @@ class TopicCheck:
         self._watermarks: dict[int, int] = {}
         self._oldest_ms = 0
         #: Messages of which no outbox knows: they may be about to be set aside.
-        self.foreign: list[tuple[int, Record]] = []
+        self.foreign: list[_Foreign] = []
 
     async def run(self, broker: Broker) -> None:
         """Read the whole topic once."""
         await asyncio.to_thread(self._open)
         for partition in sorted(self._log.ends):
             end = self._log.ends[partition]
-            self._order = _Order()
+            self._order = FirstOccurrences()
             async for page in broker.records(partition, self._log.starts[partition], end):
                 await asyncio.to_thread(self._judge, partition, page)
                 self._progress(len(page))
@@ -179,7 +189,7 @@ class TopicCheck:
                 self._note_foreign(partition, record)
                 continue
             self._judge_content(partition, record, row)
-            overtaker = self._order.overtaken_by(record, row)
+            overtaker = self._order.overtaker(record, row)
             if overtaker is not None:
                 self._findings.add(
                     "9",
@@ -243,7 +253,8 @@ class TopicCheck:
         elif record.timestamp_ms < self._oldest_ms:
             self._findings.unjudged["messages_too_old"] += 1
         elif len(self.foreign) < FOREIGN_MAX:
-            self.foreign.append((partition.partition, record))
+            about = self._about(partition, record)
+            self.foreign.append(_Foreign(partition, record.offset, record.type, about))
         else:
             self._findings.add("6", self._about(partition, record), outbox=None, topic=record.type)
 
@@ -295,8 +306,10 @@ class TopicCheck:
                     **{reader.service: status.get(asked[record.offset])},
                 )
 
-    def _set_aside(self, reader: Snapshot, partition: TopicPartition, records: Sequence[Record]) -> set[int]:
-        """Return the offsets of those records that are dead letters."""
+    def _set_aside(
+        self, reader: Snapshot, partition: TopicPartition, records: Sequence[Record] | Sequence[_Foreign]
+    ) -> set[int]:
+        """Return the offsets of those that are dead letters."""
         if not records or not reader.has_dead_letters:
             return set()
         offsets = [record.offset for record in records]
@@ -305,15 +318,14 @@ class TopicCheck:
 
     def judge_foreign(self, reader: Snapshot | None) -> None:
         """Judge what is in no outbox, by what the reader has set aside by now."""
-        for number in sorted({number for number, _ in self.foreign}):
-            partition = TopicPartition(self._log.topic, number)
-            records = [record for of, record in self.foreign if of == number]
-            set_aside = set() if reader is None else self._set_aside(reader, partition, records)
-            for record in records:
-                if record.offset in set_aside:
+        for partition in sorted({one.partition for one in self.foreign}):
+            found = [one for one in self.foreign if one.partition == partition]
+            set_aside = set() if reader is None else self._set_aside(reader, partition, found)
+            for one in found:
+                if one.offset in set_aside:
                     self._findings.checked["dead_letters"] += 1
                 else:
-                    self._findings.add("6", self._about(partition, record), outbox=None, topic=record.type)
+                    self._findings.add("6", one.about, outbox=None, topic=one.type)
 
     def _about(self, partition: TopicPartition, record: Record) -> dict[str, object]:
         about: dict[str, object] = {"message": record.message_id or "without an id"}

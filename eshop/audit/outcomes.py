@@ -127,12 +127,12 @@ def find_suspects(
             findings.checked["payments"] += payment is not None
             if progress is not None and number % 5_000 == 0:
                 progress(5_000)
-        found = _judge(before, payment, after)
+        found = judge(before, payment, after)
         if found is not None:
             yield Suspect((before or payment or after).order_id, *found, before, payment, after)
 
 
-def _judge(before: Any, payment: Any, after: Any) -> tuple[str, str] | None:
+def judge(before: Any, payment: Any, after: Any) -> tuple[str, str] | None:
     """Return the invariant that looks broken and why, or None."""
     if payment is not None and after is None:
         return "4", "payments decided about an order that nobody knows"
