@@ -17,7 +17,7 @@ import aiohttp
 import psycopg2
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import CommitFailedError
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import OffsetAndMetadata
@@ -65,21 +65,25 @@ class Bench:
     def log(self) -> str:
         return (self.folder / "worker.log").read_text()
 
-    async def start(self) -> asyncio.subprocess.Process:
+    async def start(self, app: str = "eshop.payments", **more: str) -> asyncio.subprocess.Process:
         """Start the worker in the way users do."""
-        environment = os.environ | {
-            "ESHOP_KAFKA": self.cluster.kafka,
-            "ESHOP_ADMIN_DATABASE_URL": self.cluster.postgres_admin_url,
-            "ESHOP_DATABASE_URL": self.database_url,
-            "ESHOP_TOPIC_PREFIX": self.name,
-            "ESHOP_GROUP_SUFFIX": f"-{self.name}",
-            "ESHOP_DATA": str(self.folder),
-            "ESHOP_WEB_LISTEN": f"127.0.0.1:{self.web_port}",
-            "ESHOP_GRPC_LISTEN": f"127.0.0.1:{self.grpc_port}",
-        }
+        environment = (
+            os.environ
+            | more
+            | {
+                "ESHOP_KAFKA": self.cluster.kafka,
+                "ESHOP_ADMIN_DATABASE_URL": self.cluster.postgres_admin_url,
+                "ESHOP_DATABASE_URL": self.database_url,
+                "ESHOP_TOPIC_PREFIX": self.name,
+                "ESHOP_GROUP_SUFFIX": f"-{self.name}",
+                "ESHOP_DATA": str(self.folder),
+                "ESHOP_WEB_LISTEN": f"127.0.0.1:{self.web_port}",
+                "ESHOP_GRPC_LISTEN": f"127.0.0.1:{self.grpc_port}",
+            }
+        )
         with (self.folder / "worker.log").open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "faust", "-A", "eshop.payments", "worker", "-l", "info"),
+                *(sys.executable, "-m", "faust", "-A", app, "worker", "-l", "info"),
                 env=environment,
                 stdout=log,
                 stderr=log,
@@ -153,16 +157,25 @@ class Bench:
 
     async def recreate_topic(self) -> None:
         """Delete the topic with all that is in it, and make it anew."""
+        async with self._admin() as admin, asyncio.timeout(WAIT_SECONDS_MAX):
+            await admin.delete_topics([self.topic])
+            while self.topic in await admin.list_topics():
+                await asyncio.sleep(0.05)
+        await ensure_topics(self.cluster.kafka, self.name)
+
+    async def drop_before(self, partition: TopicPartition, offset: int) -> None:
+        """Have the broker drop the partition's first messages, as its retention does."""
+        async with self._admin() as admin:
+            await admin.delete_records({partition: RecordsToDelete(before_offset=offset)})
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.cluster.kafka)
         await admin.start()
         try:
-            await admin.delete_topics([self.topic])
-            async with asyncio.timeout(WAIT_SECONDS_MAX):
-                while self.topic in await admin.list_topics():
-                    await asyncio.sleep(0.05)
+            yield admin
         finally:
             await admin.close()
-        await ensure_topics(self.cluster.kafka, self.name)
 
     async def until_settled(self, count: int, seconds_max: float = WAIT_SECONDS_MAX) -> None:
         """Wait until so many orders have a payment, and no more."""
@@ -352,6 +365,49 @@ async def test_messages_passed_over_in_mid_run_are_read_again(bench: Bench) -> N
     await bench.until_settled(4)
     await bench.until_committed(partition, 4)
     assert f"{partition.topic}/{partition.partition}: offsets 0 to 0 were passed over; seeking" in bench.log
+    assert await bench.leave() == 0, bench.log[-3000:]
+
+
+async def test_batch_that_an_exception_threw_away_is_read_again(bench: Bench) -> None:
+    await bench.start("tests.integration.careless", CARELESS="exception")
+    await bench.until_ready()
+    partition = await bench.put(order_created("careless", 5))
+    await bench.until_logged("Mistake")
+    for _ in range(3):
+        await bench.put(order_created("careless", 5))
+    await bench.until_settled(4)
+    await bench.until_committed(partition, 4)
+    assert "passed over; seeking back" in bench.log
+    assert await bench.leave() == 0, bench.log[-3000:]
+
+
+async def test_message_acknowledged_but_not_handled_before_a_kill_is_read_again(bench: Bench) -> None:
+    await bench.start("tests.integration.careless", CARELESS="ack")
+    await bench.until_ready()
+    partition = await bench.put(order_created("careless", 5))
+    assert await bench.ends() == -signal.SIGKILL
+    assert bench.sql("SELECT count(*) FROM payments") == [(0,)]
+    assert await bench.committed(partition) == 1
+    await bench.start()
+    await bench.until_settled(1)
+    assert "the committed offset is past the watermark (watermark 0, committed 1)" in bench.log
+    assert await bench.leave() == 0, bench.log[-3000:]
+
+
+async def test_log_whose_start_was_dropped_unread_is_gone_on_with_and_the_loss_is_told(bench: Bench) -> None:
+    await bench.start()
+    await bench.until_ready()
+    partition = await bench.put(order_created("ann", 5))
+    await bench.until_settled(1)
+    await bench.until_committed(partition, 1)
+    assert await bench.leave() == 0, bench.log[-3000:]
+    for _ in range(3):
+        await bench.put(order_created("ann", 5))
+    await bench.drop_before(partition, 3)
+    await bench.start()
+    await bench.until_settled(2)
+    assert "the log begins after the watermark (watermark 1, committed 1, 2 messages are lost)" in bench.log
+    assert await bench.metric("eshop_messages_lost_total") == 2
     assert await bench.leave() == 0, bench.log[-3000:]
 
 

@@ -1,0 +1,112 @@
+"""A lane: halving finds the poison, order is kept, faults are retried, and what is read again is dropped."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eshop.agents import lane as lanes
+from eshop.agents.lane import Lane
+from eshop.contracts.envelope import UndecodableMessage
+from eshop.store.faults import TransientFault, WatermarkGap
+
+SECONDS_MAX = 5
+
+
+@pytest.fixture(autouse=True)
+def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "BACKOFF_SECONDS", 0.0)
+
+
+def events(numbers: Iterable[int], generation: int = 1) -> list[Any]:
+    """Return events with these offsets."""
+    return [SimpleNamespace(message=SimpleNamespace(offset=n, generation_id=generation)) for n in numbers]
+
+
+@dataclass
+class Attempts:
+    """Handles what ``refuses`` lets it; writes down what was done, in order."""
+
+    refuses: Callable[[list[int]], Exception | None]
+    epoch: int = 0
+    handled: list[int] = field(default_factory=list)
+    parked: list[int] = field(default_factory=list)
+    tries: int = 0
+
+    async def handle(self, events: Sequence[Any]) -> None:
+        """Handle all or raise."""
+        await asyncio.sleep(0)
+        self.tries += 1
+        offsets = [event.message.offset for event in events]
+        if (error := self.refuses(offsets)) is not None:
+            raise error
+        self.handled += offsets
+
+    async def park(self, event: Any, error: Exception) -> None:
+        """Park one."""
+        assert isinstance(error, UndecodableMessage | AssertionError)
+        self.parked.append(event.message.offset)
+
+    async def seek_back(self, epoch: int, gap: WatermarkGap) -> None:
+        """Begin a new epoch."""
+        assert epoch == self.epoch
+        self.epoch += 1
+
+
+APP: Any = SimpleNamespace(should_stop=False, consumer_generation_id=1)
+
+
+async def run(attempts: Attempts, numbers: Iterable[int]) -> Attempts:
+    """Run a lane to its end."""
+    await asyncio.wait_for(Lane(APP, attempts, "test", events(numbers)).task, SECONDS_MAX)
+    return attempts
+
+
+@given(poisoned=st.sets(st.integers(0, 59)), count=st.integers(1, 60))
+def test_only_the_poison_is_parked_and_the_rest_is_handled_in_order(poisoned: set[int], count: int) -> None:
+    def refuses(offsets: list[int]) -> Exception | None:
+        return UndecodableMessage("bad") if poisoned & set(offsets) else None
+
+    done = asyncio.run(run(Attempts(refuses), range(count)))
+    assert done.parked == sorted(number for number in poisoned if number < count)
+    assert done.handled == [number for number in range(count) if number not in poisoned]
+
+
+async def test_transient_fault_and_a_bug_are_retried_until_they_are_gone_and_nothing_is_parked() -> None:
+    faults: list[Exception] = [TransientFault("away"), KeyError("bug"), TransientFault("away")]
+    done = await run(Attempts(lambda _: faults.pop() if faults else None), range(10))
+    assert (done.handled, done.parked, done.tries) == (list(range(10)), [], 4)
+
+
+async def test_one_poison_among_hundreds_costs_few_transactions() -> None:
+    done = await run(Attempts(lambda offsets: AssertionError() if 77 in offsets else None), range(400))
+    assert done.parked == [77]
+    assert done.tries < 30
+
+
+async def test_gap_drops_what_was_read_since_it_comes_again() -> None:
+    gaps = [WatermarkGap("topic", 0, 3, 5)]
+    done = await run(Attempts(lambda _: gaps.pop() if gaps else None), range(5, 10))
+    assert (done.handled, done.tries, done.epoch) == ([], 1, 1)
+
+
+async def test_messages_of_a_lost_assignment_are_given_up() -> None:
+    attempts = Attempts(lambda _: None)
+    old, new = events([1, 2], generation=0), events([3])
+    await asyncio.wait_for(Lane(APP, attempts, "test", [*old, *new]).task, SECONDS_MAX)
+    assert attempts.handled == [3]
+
+
+async def test_messages_that_come_meanwhile_are_handled_after_those_before() -> None:
+    faults: list[Exception] = [TransientFault("away")]
+    attempts = Attempts(lambda _: faults.pop() if faults else None)
+    lane = Lane(APP, attempts, "test", events([1, 2]))
+    for event in events([3, 4]):
+        lane.add(event)
+    await asyncio.wait_for(lane.task, SECONDS_MAX)
+    assert attempts.handled == [1, 2, 3, 4]
