@@ -46,9 +46,11 @@ _WATERMARKS = (
 _OLDEST = """
 SELECT (extract(epoch FROM now() - make_interval(days => %(days)s)) * 1000)::bigint AS milliseconds
 """
+#: By its place, or by its id: one that came again under the same id is dropped by the inbox.
 _SET_ASIDE = """
-SELECT "offset" AS at FROM dead_letters
-WHERE topic = %(topic)s AND partition = %(partition)s AND "offset" = ANY (%(offsets)s)
+SELECT "offset" AS at, message_id FROM dead_letters
+WHERE topic = %(topic)s
+    AND (partition = %(partition)s AND "offset" = ANY (%(offsets)s) OR message_id = ANY (%(ids)s::uuid[]))
 """
 _SET_ASIDE_BY_ID = """
 SELECT message_id FROM dead_letters WHERE status <> 'replayed' AND message_id = ANY (%(ids)s::uuid[])
@@ -112,6 +114,7 @@ class _Foreign:
 
     partition: TopicPartition
     offset: int
+    message_id: str | None
     type: str
     about: dict[str, object]
 
@@ -254,7 +257,7 @@ class TopicCheck:
             self._findings.unjudged["messages_too_old"] += 1
         elif len(self.foreign) < FOREIGN_MAX:
             about = self._about(partition, record)
-            self.foreign.append(_Foreign(partition, record.offset, record.type, about))
+            self.foreign.append(_Foreign(partition, record.offset, record.message_id, record.type, about))
         else:
             self._findings.add("6", self._about(partition, record), outbox=None, topic=record.type)
 
@@ -312,9 +315,15 @@ class TopicCheck:
         """Return the offsets of those that are dead letters."""
         if not records or not reader.has_dead_letters:
             return set()
-        offsets = [record.offset for record in records]
-        place = {"topic": partition.topic, "partition": partition.partition}
-        return {row.at for row in reader.rows(_SET_ASIDE, offsets=offsets, **place)}
+        rows = reader.rows(
+            _SET_ASIDE,
+            topic=partition.topic,
+            partition=partition.partition,
+            offsets=[record.offset for record in records],
+            ids=[record.message_id for record in records if record.message_id is not None],
+        )
+        offsets, ids = {row.at for row in rows}, {row.message_id for row in rows}
+        return {record.offset for record in records if record.offset in offsets or record.message_id in ids}
 
     def judge_foreign(self, reader: Snapshot | None) -> None:
         """Judge what is in no outbox, by what the reader has set aside by now."""
