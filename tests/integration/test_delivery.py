@@ -36,8 +36,8 @@ from eshop.handlers.parking import BURST_MAX
 from eshop.relay.topics import ensure_topics
 from eshop.rpc.client import credentials, open_channel
 from tests.builders import Partition, new_database_url, order_created
+from tests.workers import recreate_topic, until_ready
 
-READY_SECONDS_MAX = 60
 WAIT_SECONDS_MAX = 30
 #: Longer than a session and a lease.
 AWAY_SECONDS = 12
@@ -93,16 +93,7 @@ class Bench:
     async def until_ready(self) -> None:
         """Wait until the worker says that it is ready."""
         assert self.process is not None
-        async with asyncio.timeout(READY_SECONDS_MAX), aiohttp.ClientSession() as http:
-            while True:
-                assert self.process.returncode is None, self.log[-3000:]
-                try:
-                    async with http.get(f"http://127.0.0.1:{self.web_port}/health/ready") as answer:
-                        if answer.status == 200:
-                            return
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(0.1)
+        await until_ready(self.process, self.web_port, self.folder / "worker.log")
 
     async def metric(self, name: str) -> float:
         """Return the value of a metric that has one."""
@@ -154,14 +145,6 @@ class Bench:
         """Return the partition of the user's messages."""
         partitions = list(range(ORDERS_EVENTS.partitions))
         return int(DefaultPartitioner()(user_id.encode(), partitions, partitions))
-
-    async def recreate_topic(self) -> None:
-        """Delete the topic with all that is in it, and make it anew."""
-        async with self._admin() as admin, asyncio.timeout(WAIT_SECONDS_MAX):
-            await admin.delete_topics([self.topic])
-            while self.topic in await admin.list_topics():
-                await asyncio.sleep(0.05)
-        await ensure_topics(self.cluster.kafka, self.name)
 
     async def drop_before(self, partition: TopicPartition, offset: int) -> None:
         """Have the broker drop the partition's first messages, as its retention does."""
@@ -437,7 +420,7 @@ async def test_topic_made_anew_while_nobody_reads_is_read_from_its_start(bench: 
         await bench.put(order_created("ann", 5))
     await bench.until_settled(3)
     assert await bench.leave() == 0, bench.log[-3000:]
-    await bench.recreate_topic()
+    await recreate_topic(bench.cluster.kafka, bench.name, ORDERS_EVENTS.name)
     partition = await bench.put(order_created("ann", 5))
     await bench.start()
     await bench.until_settled(4)
@@ -455,7 +438,7 @@ async def test_worker_whose_topic_is_gone_ends_and_reads_the_new_one(bench: Benc
     for _ in range(3):
         await bench.put(order_created("ann", 5))
     await bench.until_settled(3)
-    await bench.recreate_topic()
+    await recreate_topic(bench.cluster.kafka, bench.name, ORDERS_EVENTS.name)
     assert await bench.ends() == EXIT_CODE
     assert "the topic is gone" in bench.log
     await bench.put(order_created("ann", 5))

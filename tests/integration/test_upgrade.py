@@ -1,41 +1,24 @@
 """A shop with data is migrated while workers of the version before run on, and new ones join them."""
 
 import asyncio
-import os
-import sys
 import tarfile
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import grpc
-import psycopg2
 import pytest
 from alembic.script import ScriptDirectory
 
 from eshop.cluster.embedded import EmbeddedCluster
-from eshop.cluster.ports import free_port
-from eshop.contracts.proto import orders_v1_pb2 as orders_pb
-from eshop.contracts.proto import payments_v1_pb2 as payments_pb
 from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersStub
-from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub
-from eshop.contracts.proto.shared_v1_pb2 import RequestContext
-from eshop.rpc.client import credentials, open_channel
-from eshop.store.migrate import on_database
-from tests.builders import new_database_url, new_id
+from eshop.rpc.client import open_channel
+from tests.workers import READY_SECONDS_MAX, ROOT, TOKEN, World, fill_wallets, orders_of
 
-ROOT = Path(__file__).parents[2]
 MIGRATIONS = ROOT / "eshop" / "store" / "migrations"
 #: What workers need of the sources before payments/versions/0002_accounts.py, with both databases at 0001.
 #: Made once from COMMIT, the one that added that file, and made again, byte for byte, by
 #: git archive COMMIT^ eshop ':!eshop/cluster' ':!eshop/cli' | gzip -9n
 BEFORE = Path(__file__).parent / "versions" / "eshop-0001.tar.gz"
-TOKEN = credentials("development-service-token")
-READY_SECONDS_MAX = 90
 USERS = [f"user-{number}" for number in range(10)]
 BALANCE_MINOR = 100_000
 
@@ -57,115 +40,15 @@ def newest_versions() -> dict[str, str | None]:
     }
 
 
-@dataclass
-class World:
-    """Databases, topics and a group of the test's own."""
-
-    cluster: EmbeddedCluster
-    folder: Path
-    name: str = field(default_factory=lambda: f"u{uuid.uuid4().hex[:8]}.")
-    taken: set[int] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        admin_url = self.cluster.postgres_admin_url
-        self.urls = {service: new_database_url(admin_url, service) for service in ("orders", "payments")}
-
-    def environment(self, service: str, grpc_port: int, web_port: int) -> dict[str, str]:
-        """Return a worker's settings."""
-        return os.environ | {
-            "ESHOP_KAFKA": self.cluster.kafka,
-            "ESHOP_ADMIN_DATABASE_URL": self.cluster.postgres_admin_url,
-            "ESHOP_DATABASE_URL": self.urls[service],
-            "ESHOP_TOPIC_PREFIX": self.name,
-            "ESHOP_GROUP_SUFFIX": f"-{self.name}x",
-            "ESHOP_DATA": str(self.folder),
-            "ESHOP_WEB_LISTEN": f"127.0.0.1:{web_port}",
-            "ESHOP_GRPC_LISTEN": f"127.0.0.1:{grpc_port}",
-        }
-
-    def query(self, service: str, sql: str) -> list[Any]:
-        """Look into a service's database."""
-        connection = psycopg2.connect(on_database(self.cluster.postgres_admin_url, self.urls[service]))
-        try:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(sql)
-                return list(cursor.fetchall())
-        finally:
-            connection.close()
-
-    @asynccontextmanager
-    async def worker(self, service: str, sources: Path) -> AsyncIterator[str]:
-        """Run a worker of some version; yield its gRPC address once it is ready."""
-        grpc_port, web_port = free_port(self.taken), free_port(self.taken)
-        log = self.folder / f"{service}-{web_port}.log"
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "faust", "-A", f"eshop.{service}", "worker", "-l", "info"),
-                env=self.environment(service, grpc_port, web_port),
-                cwd=sources,
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            await until_ready(process, web_port, log)
-            yield f"127.0.0.1:{grpc_port}"
-            assert process.returncode is None, end_of(log)
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await asyncio.wait_for(process.wait(), 30)
-
-
-def end_of(log: Path) -> str:
-    """Return the last lines of a worker's log."""
-    return log.read_text()[-3_000:]
-
-
-async def until_ready(process: asyncio.subprocess.Process, web_port: int, log: Path) -> None:
-    """Wait until a worker says that it is ready."""
-    async with asyncio.timeout(READY_SECONDS_MAX), aiohttp.ClientSession() as http:
-        while True:
-            assert process.returncode is None, end_of(log)
-            try:
-                async with http.get(f"http://127.0.0.1:{web_port}/health/ready") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.1)
-
-
-async def fill_wallets(payments: str) -> None:
-    """Open an account with money for every user."""
-    async with open_channel(payments) as channel:
-        stub = PaymentsStub(channel)
-        for user in USERS:
-            context = RequestContext(user_id=user)
-            await stub.OpenAccount(
-                payments_pb.OpenAccountRequest(context=context, currency="USD"), metadata=TOKEN
-            )
-            await stub.TopUp(
-                payments_pb.TopUpRequest(context=context, amount_minor=BALANCE_MINOR), metadata=TOKEN
-            )
-
-
 async def keep_ordering(orders: list[str], placed: set[str], stop: asyncio.Event) -> None:
     """Place orders with all users, at whichever workers there are, until told to stop."""
     while not stop.is_set():
         for address in list(orders):
             async with open_channel(address) as channel:
-                request = orders_pb.CreateOrdersRequest(
-                    orders=[
-                        orders_pb.CreateOrder(
-                            context=RequestContext(user_id=user, idempotency_key=new_id(), fingerprint=b"1"),
-                            amount_minor=3,
-                            currency="USD",
-                        )
-                        for user in USERS
-                    ]
-                )
                 try:
-                    reply = await OrdersStub(channel).CreateOrders(request, metadata=TOKEN, timeout=30)
+                    reply = await OrdersStub(channel).CreateOrders(
+                        orders_of(USERS, 3), metadata=TOKEN, timeout=30
+                    )
                 except grpc.aio.AioRpcError as error:
                     if error.code() is not grpc.StatusCode.UNAVAILABLE:
                         raise
@@ -210,7 +93,7 @@ async def test_workers_of_the_version_before_go_on_while_the_newer_ones_take_ove
             old_payments = await old.enter_async_context(world.worker("payments", before))
             orders.append(await old.enter_async_context(world.worker("orders", before)))
             assert versions(world) == {"orders": "0001", "payments": "0001"}
-            await fill_wallets(old_payments)
+            await fill_wallets(old_payments, USERS, BALANCE_MINOR)
             ordering = asyncio.create_task(keep_ordering(orders, placed, stop))
             # The new workers migrate at their start, and join the groups of the old ones.
             await new.enter_async_context(world.worker("payments", ROOT))

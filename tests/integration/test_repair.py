@@ -1,0 +1,73 @@
+"""Messages that the broker lost: an order that stays NEW is asked about until it has an end."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from eshop.cluster.embedded import EmbeddedCluster
+from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
+from tests.workers import World, fill_wallets, place_orders, recreate_topic
+
+USERS = [f"user-{number}" for number in range(10)]
+BALANCE_MINOR = 1_000
+AMOUNT_MINOR = 30
+#: An order is asked about after this long; long enough for a topic to be made anew meanwhile.
+DEADLINE_SECONDS = 5
+WAIT_SECONDS_MAX = 60
+
+
+async def until(world: World, service: str, sql: str, count: int) -> None:
+    """Wait until a query counts so many rows."""
+    async with asyncio.timeout(WAIT_SECONDS_MAX):
+        while world.query(service, f"SELECT count(*) FROM {sql}") != [(count,)]:
+            await asyncio.sleep(0.1)
+
+
+def ends(world: World) -> set[tuple[str, str]]:
+    """Return how the orders ended."""
+    return set(world.query("orders", "SELECT status, reason FROM orders"))
+
+
+def assert_nobody_paid(world: World) -> None:
+    wallets = "SELECT DISTINCT balance_minor, (SELECT sum(amount_minor) FROM legs)::bigint FROM wallets"
+    assert world.query("payments", wallets) == [(BALANCE_MINOR, 0)]
+
+
+@pytest.mark.timeout(300)
+async def test_orders_whose_events_were_lost_are_cancelled_and_never_charged(
+    cluster: EmbeddedCluster, tmp_path: Path
+) -> None:
+    world = World(cluster, tmp_path)
+    async with world.worker("payments") as payments:
+        await fill_wallets(payments, USERS, BALANCE_MINOR)
+    async with world.worker("orders", deadline_seconds=DEADLINE_SECONDS) as orders:
+        await place_orders(orders, USERS, AMOUNT_MINOR)
+        await until(world, "orders", "outbox WHERE sent_at IS NOT NULL", len(USERS))
+        await recreate_topic(cluster.kafka, world.name, ORDERS_EVENTS.name)
+        async with world.worker("payments"):
+            await until(world, "orders", "orders WHERE status <> 'NEW'", len(USERS))
+    assert ends(world) == {("CANCELLED", "timeout")}
+    assert set(world.query("payments", "SELECT status FROM payments")) == {("REFUSED",)}
+    assert_nobody_paid(world)
+
+
+@pytest.mark.timeout(300)
+async def test_orders_whose_payments_were_lost_are_cancelled_and_refunded(
+    cluster: EmbeddedCluster, tmp_path: Path
+) -> None:
+    world = World(cluster, tmp_path)
+    async with world.worker("payments") as payments:
+        await fill_wallets(payments, USERS, BALANCE_MINOR)
+    async with world.worker("orders", deadline_seconds=DEADLINE_SECONDS) as orders:
+        await place_orders(orders, USERS, AMOUNT_MINOR)
+        await until(world, "orders", "outbox WHERE sent_at IS NOT NULL", len(USERS))
+    async with world.worker("payments"):
+        captured = "outbox WHERE type = 'eshop.payments.PaymentCaptured' AND sent_at IS NOT NULL"
+        await until(world, "payments", captured, len(USERS))
+    await recreate_topic(cluster.kafka, world.name, PAYMENTS_EVENTS.name)
+    async with world.worker("orders", deadline_seconds=DEADLINE_SECONDS), world.worker("payments"):
+        await until(world, "orders", "orders WHERE status <> 'NEW'", len(USERS))
+    assert ends(world) == {("CANCELLED", "timeout")}
+    assert set(world.query("payments", "SELECT status FROM payments")) == {("REFUNDED",)}
+    assert_nobody_paid(world)
