@@ -1,6 +1,7 @@
 """The broker's side: where logs start and end, what groups have committed, and the records, page by page."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -25,6 +26,7 @@ Offsets = Mapping[TopicPartition, int]
 class Record:
     """A message as it lies on a topic. ``message_id`` is None where it names no UUID."""
 
+    partition: TopicPartition
     offset: int
     message_id: str | None
     type: str
@@ -32,11 +34,32 @@ class Record:
     value: bytes
     timestamp_ms: int
 
+    @property
+    def order_id(self) -> str | None:
+        """The order that the message is about, if it is about one."""
+        try:
+            return str(UUID(json.loads(self.value)["order_id"]))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return None
 
-def read_record(record: Any) -> Record:
+    def about(self) -> dict[str, object]:
+        """Return what a finding says of the message."""
+        told: dict[str, object] = {"message": self.message_id or "without an id"}
+        if (order_id := self.order_id) is not None:
+            told["order"] = order_id
+        return told | {"user": self.key.decode(errors="replace"), "place": place(self.partition, self.offset)}
+
+
+def place(partition: TopicPartition, offset: int) -> str:
+    """Return a place on the broker as people write it."""
+    return f"{partition.topic}/{partition.partition}@{offset}"
+
+
+def read_record(partition: TopicPartition, record: Any) -> Record:
     """Return what the audit needs of a consumer's record."""
     headers = dict(record.headers)
     return Record(
+        partition,
         record.offset,
         _uuid(headers.get("ce_id", b"")),
         headers.get("ce_type", b"").decode(errors="replace"),
@@ -131,7 +154,7 @@ class Broker:
                 page: list[Record] = []
                 while not page and await self._consumer.position(partition) < end:
                     got = await self._consumer.getmany(partition, timeout_ms=500, max_records=PAGE_RECORDS)
-                    page = [read_record(one) for one in got.get(partition, ()) if one.offset < end]
+                    page = [read_record(partition, one) for one in got.get(partition, ()) if one.offset < end]
             if not page:
                 return
             yield page

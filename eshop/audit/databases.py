@@ -71,6 +71,20 @@ def pages(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield items[start : start + PAGE_ROWS]
 
 
+class ByPlace:
+    """Rows ordered by their columns ``partition`` and ``at``, taken range by range."""
+
+    def __init__(self, rows: Iterator[Any]) -> None:
+        self._rows = rows
+        self._next = next(rows, None)
+
+    def until(self, partition: int, offset: int) -> Iterator[Any]:
+        """Yield the rows up to, and without, a place; they are gone then."""
+        while self._next is not None and (self._next.partition, self._next.at) < (partition, offset):
+            yield self._next
+            self._next = next(self._rows, None)
+
+
 def outer_merge(*streams: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
     """Yield, in order, for every first column the row of each stream, None where one has none.
 

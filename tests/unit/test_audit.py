@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from eshop.audit.answers import Answer
 from eshop.audit.broker import Record
@@ -15,13 +16,18 @@ from eshop.audit.messages import FirstOccurrences
 from eshop.audit.outcomes import judge
 
 
+def record(offset: int, user_id: bytes) -> Record:
+    """Return a message of a user."""
+    return Record(TopicPartition("orders", 0), offset, None, "", user_id, b"", 0)
+
+
 def overtaken(*seen: tuple[int, int, int | None]) -> list[int]:
     """Play a partition of one user: (offset, number in the outbox, marked offset); return who was late."""
     order = FirstOccurrences()
     late = []
     for offset, number, marked in seen:
-        record = Record(offset, None, "", b"ann", b"", 0)
-        if order.overtaker(record, SimpleNamespace(outbox_id=number, at=marked)) is not None:
+        row = SimpleNamespace(outbox_id=number, at=marked)
+        if order.overtaker(record(offset, b"ann"), row) is not None:
             late.append(number)
     return late
 
@@ -50,21 +56,17 @@ def test_users_do_not_wait_for_each_other() -> None:
     order = FirstOccurrences()
     for offset, (user, number) in enumerate([(b"ann", 5), (b"bob", 1), (b"ann", 6), (b"bob", 2)]):
         row = SimpleNamespace(outbox_id=number, at=offset)
-        assert order.overtaker(Record(offset, None, "", user, b"", 0), row) is None
+        assert order.overtaker(record(offset, user), row) is None
 
 
 def test_what_was_published_early_is_forgotten_once_it_is_marked() -> None:
     order = FirstOccurrences()
     for offset in range(1_000):
-        order.overtaker(
-            Record(offset, None, "", b"ann", b"", 0), SimpleNamespace(outbox_id=offset, at=offset)
-        )
-        order.overtaker(
-            Record(offset, None, "", b"bob", b"", 0), SimpleNamespace(outbox_id=2_000 + offset, at=5_000)
-        )
+        order.overtaker(record(offset, b"ann"), SimpleNamespace(outbox_id=offset, at=offset))
+        order.overtaker(record(offset, b"bob"), SimpleNamespace(outbox_id=2_000 + offset, at=5_000))
     for offset in range(1_000):
         row = SimpleNamespace(outbox_id=2_000 + offset, at=5_000)
-        order.overtaker(Record(5_000, None, "", b"bob", b"", 0), row)
+        order.overtaker(record(5_000, b"bob"), row)
     assert not order.early
 
 
