@@ -23,9 +23,8 @@ def main() -> int:
         f"seed {plan.seed}: {plan.orders:,} orders and {plan.kills} kills in {plan.minutes:g} minutes,"
         f" {len(plan.faults)} faults; the same again with SEED={plan.seed}"
     )
-    try:
-        report = run_blocking(plan, arguments.logs)
-    except KeyboardInterrupt:
+    report = run_blocking(plan, arguments.logs)
+    if report is None:
         console.print("stopped")
         return 130
     console.print(table(report))

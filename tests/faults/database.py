@@ -1,23 +1,22 @@
 """What can be wrong with a database: rights, columns, rows that are held, no connections, a full disk."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import psycopg2
 import redis.asyncio as redis
 
 from eshop.cluster.folder import DataFolder
 from tests.faults.scene import Fault, Fired, Scene
-from tests.faults.world import NotShown, World
+from tests.faults.world import DISK_BYTES, NotShown, World, disk_used_bytes, resize_disk
 
 WRONG_SECONDS = 8.0
 #: Longer than lock_timeout and statement_timeout.
 HELD_SECONDS = 12.0
 CONNECTIONS_MAX = 400
-CHUNK = b"\0" * (1024 * 1024)
+NO_SPACE = "No space left on device"
 
 
 class Damaged(Fault):
@@ -133,29 +132,17 @@ class DiskFull(Fault):
 
     async def fire(self, scene: Scene) -> Fired:
         world = scene.world
-        ballast = DataFolder(world.shop.data).path / "postgres" / "ballast"
+        disk = DataFolder(world.shop.data).path / "postgres"
         log_at = world.log("postgres").stat().st_size
         try:
-            size = await asyncio.to_thread(_fill, str(ballast))
-            filled_at = time.monotonic()
-            while time.monotonic() < filled_at + WRONG_SECONDS:
-                size += await asyncio.to_thread(_fill, str(ballast))  # what was freed meanwhile
-                await asyncio.sleep(0.2)
+            end = time.monotonic() + WRONG_SECONDS
+            while time.monotonic() < end:
+                used = disk_used_bytes(disk)  # again and again: something is freed now and then
+                await asyncio.to_thread(resize_disk, disk, used)
+                await asyncio.sleep(0.1)
         finally:
-            with suppress(FileNotFoundError):
-                os.unlink(ballast)  # noqa: PTH108
+            resize_disk(disk, DISK_BYTES)
         ended_at = time.monotonic()
-        if "No space left on device" not in world.log_part("postgres", log_at):
+        if NO_SPACE not in world.log_part("postgres", log_at):
             raise NotShown("Postgres did not notice that its disk is full")
-        return Fired(evidence=f"{WRONG_SECONDS:.0f} s, {size // 1024**2} MiB of ballast", ended_at=ended_at)
-
-
-def _fill(path: str) -> int:
-    """Append until the disk is full; return how many bytes."""
-    written = 0
-    with open(path, "ab", buffering=0) as file:  # noqa: PTH123
-        for chunk in (CHUNK, CHUNK[:4096]):
-            with suppress(OSError):
-                while True:
-                    written += file.write(chunk)
-    return written
+        return Fired(evidence=f"{WRONG_SECONDS:.0f} s at {used // 1024**2} MiB", ended_at=ended_at)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -68,7 +69,7 @@ class _Run:
         self._enough = asyncio.Event()
 
     async def all(self) -> None:
-        scene, report = self._scene, self._report
+        scene = self._scene
         await scene.probe.open()
         await scene.load.open_wallets()
         listeners = [
@@ -82,6 +83,18 @@ class _Run:
             for customer in scene.load.customers[:LISTENERS]
         ]
         listening = [asyncio.create_task(listener.run()) for listener in listeners]
+        try:
+            before = await self._load_and_hurt()
+            await self._come_to_rest(listeners)
+        finally:
+            for task in listening:
+                task.cancel()
+            await asyncio.gather(*listening, return_exceptions=True)
+        await self._conclude(before, listeners)
+
+    async def _load_and_hurt(self) -> judge.Usage:
+        """Have orders placed, and faults happen meanwhile; return what was in use before the first one."""
+        scene = self._scene
         self._begun = time.monotonic()
         loading = asyncio.create_task(scene.load.run(scene.per_second, self._enough))
         try:
@@ -89,15 +102,16 @@ class _Run:
             before = await judge.usage(self._world)
             await self._faults()
             await self._rest_of_the_orders()
+        except asyncio.CancelledError:
+            loading.cancel()
+            raise
         finally:
             self._enough.set()
-            await loading
-        report.minutes = (time.monotonic() - self._begun) / 60
-        await self._come_to_rest(listeners)
-        for task in listening:
-            task.cancel()
-        await asyncio.gather(*listening, return_exceptions=True)
-        await self._conclude(before, listeners)
+            (ended,) = await asyncio.gather(loading, return_exceptions=True)
+        if ended is not None:
+            self._report.failures.append(f"the load broke off: {ended!r}")
+        self._report.minutes = (time.monotonic() - self._begun) / 60
+        return before
 
     async def _faults(self) -> None:
         waiting = [fault for fault in self._plan.faults if not self._is_left_out(fault)]
@@ -155,8 +169,8 @@ class _Run:
             for name, _ in fired.victims:
                 self._ended_by_us[name] += 1
             await self._recovery(fired, happened)
-        except (NotShown, TimeoutError) as error:
-            happened.failure = str(error) or "it was not over in time"
+        except Exception as error:  # noqa: BLE001  one fault that can't be fired is no reason to fire no other
+            happened.failure = str(error) if isinstance(error, NotShown) else repr(error)
             await self._well_again(happened)
         happened.ended = time.time()
         happened.dropped_by_inbox = await judge.dropped_by_inbox(self._world) - before
@@ -237,7 +251,7 @@ class _Run:
             "seconds of the audit": report.audit.get("seconds"),
             "checked by the audit": report.audit.get("checked", {}),
         }
-        report.judge(self._plan.orders, self._plan.kills)
+        report.judge(self._plan.orders, self._plan.kills, self._plan.recovery_seconds)
         if not again:
             report.failures.append("no relay ever published a message twice")
 
@@ -250,6 +264,16 @@ def _attribute(happened: list[Happened], times: list[float]) -> None:
             last.published_again += 1
 
 
-def run_blocking(plan: Plan, keep_logs: Path | None = None) -> Report:
-    """Run on a fast event loop."""
-    return uvloop.run(run(plan, keep_logs))
+def run_blocking(plan: Plan, keep_logs: Path | None = None) -> Report | None:
+    """Run on a fast event loop; None where Ctrl-C or SIGTERM ended it, with all that it had started."""
+
+    async def until_told() -> Report | None:
+        running = asyncio.create_task(run(plan, keep_logs))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+        try:
+            return await running
+        except asyncio.CancelledError:
+            return None
+
+    return uvloop.run(until_told())

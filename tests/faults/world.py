@@ -289,12 +289,26 @@ def _end(launcher: subprocess.Popen[bytes]) -> None:
 
 
 def _mount_disk(path: Path) -> bool:
-    """Give Postgres a disk of its own that can be filled; tell whether this system lets us."""
+    """Give Postgres a disk of its own that can be too small; tell whether this system lets us."""
     path.mkdir()
     if os.geteuid() != 0 or not sys.platform.startswith("linux"):
         return False
-    words = ("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "eshop-faults", str(path))
-    return subprocess.run(words, check=False, capture_output=True).returncode == 0
+    return _mount("-t", "tmpfs", "-o", f"size={DISK_BYTES}", "eshop-faults", str(path))
+
+
+def disk_used_bytes(path: Path) -> int:
+    """Return how much of Postgres' own disk is in use."""
+    disk = os.statvfs(path)
+    return (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+
+
+def resize_disk(path: Path, size_bytes: int) -> bool:
+    """Make Postgres' own disk smaller or larger; tell whether there was room for what is on it."""
+    return _mount("-o", f"remount,size={size_bytes}", str(path))
+
+
+def _mount(*words: str) -> bool:
+    return subprocess.run(("mount", *words), check=False, capture_output=True).returncode == 0
 
 
 def _umount(path: Path) -> None:
