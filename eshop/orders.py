@@ -1,11 +1,14 @@
 """The orders worker: ``faust -A eshop.orders worker -l info``. Everything is wired here."""
 
+from functools import partial
+
 from eshop.agents.periodic import register_periodic
 from eshop.contracts.orders_v1 import DeadLetterParked
+from eshop.contracts.proto.dead_letters_v1_pb2_grpc import add_DeadLettersServicer_to_server
 from eshop.contracts.proto.orders_v1_pb2_grpc import add_OrdersServicer_to_server
 from eshop.contracts.topics import PAYMENTS_EVENTS
 from eshop.handlers.orders import ask_about_overdue, record_outcomes
-from eshop.rpc.orders import SERVICE_NAME, OrdersServicer
+from eshop.rpc import dead_letters, orders
 from eshop.settings import Settings
 from eshop.store.units import OrdersUnitOfWork
 from eshop.web.app import ServiceApp
@@ -32,8 +35,13 @@ def create_app(settings: Settings) -> ServiceApp:
         return await store.transact(lambda uow: ask_about_overdue(uow, OVERDUE_MAX))
 
     register_periodic(app, DEADLINE_SWEEP_SECONDS, ask, "the deadline task")
-    servicer = OrdersServicer(requests, settings.order_deadline_seconds)
-    wire_grpc(app, settings, SERVICE_NAME, lambda server: add_OrdersServicer_to_server(servicer, server))
+    servicer = orders.OrdersServicer(requests, settings.order_deadline_seconds)
+    letters = dead_letters.DeadLettersServicer(requests, record_outcomes)
+    services = {
+        orders.SERVICE_NAME: partial(add_OrdersServicer_to_server, servicer),
+        dead_letters.SERVICE_NAME: partial(add_DeadLettersServicer_to_server, letters),
+    }
+    wire_grpc(app, settings, services)
     return app
 
 

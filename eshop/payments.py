@@ -1,10 +1,13 @@
 """The payments worker: ``faust -A eshop.payments worker -l info``. Everything is wired here."""
 
+from functools import partial
+
 from eshop.contracts.payments_v1 import DeadLetterParked
+from eshop.contracts.proto.dead_letters_v1_pb2_grpc import add_DeadLettersServicer_to_server
 from eshop.contracts.proto.payments_v1_pb2_grpc import add_PaymentsServicer_to_server
 from eshop.contracts.topics import ORDERS_EVENTS
 from eshop.handlers.payments import settle_orders
-from eshop.rpc.payments import SERVICE_NAME, PaymentsServicer
+from eshop.rpc import dead_letters, payments
 from eshop.settings import Settings
 from eshop.store.units import PaymentsUnitOfWork
 from eshop.web.app import ServiceApp
@@ -22,8 +25,13 @@ def create_app(settings: Settings) -> ServiceApp:
         parks_as=DeadLetterParked,
         agent_name="payments.settle_orders",
     )
-    servicer = PaymentsServicer(requests)
-    wire_grpc(app, settings, SERVICE_NAME, lambda server: add_PaymentsServicer_to_server(servicer, server))
+    servicer = payments.PaymentsServicer(requests)
+    letters = dead_letters.DeadLettersServicer(requests, settle_orders)
+    services = {
+        payments.SERVICE_NAME: partial(add_PaymentsServicer_to_server, servicer),
+        dead_letters.SERVICE_NAME: partial(add_DeadLettersServicer_to_server, letters),
+    }
+    wire_grpc(app, settings, services)
     return app
 
 

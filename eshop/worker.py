@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -114,8 +114,8 @@ def _wire_relay(app: ServiceApp, settings: Settings, store: Store[U]) -> None:
     app.add_check("relay", is_running)
 
 
-def wire_grpc(app: ServiceApp, settings: Settings, service_name: str, add_servicer: AddServicer) -> None:
-    """Serve a gRPC service from the app's start until it is asked to stop."""
+def wire_grpc(app: ServiceApp, settings: Settings, services: Mapping[str, AddServicer]) -> None:
+    """Serve gRPC services, by name, from the app's start until it is asked to stop."""
     running: list[GrpcServer] = []
 
     @app.before_start
@@ -123,10 +123,11 @@ def wire_grpc(app: ServiceApp, settings: Settings, service_name: str, add_servic
         server = GrpcServer(
             settings.grpc_address(app.kind),
             settings.service_token.get_secret_value(),
-            service_name=service_name,
+            service_names=list(services),
             with_reflection=settings.grpc_reflection,
         )
-        add_servicer(server.server)
+        for add_servicer in services.values():
+            add_servicer(server.server)
         await server.start()
         running.append(server)
 

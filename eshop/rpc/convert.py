@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Protocol
+from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -100,6 +101,14 @@ def check_operator(request: HasOperator) -> tuple[str, str]:
         if not check_text(name, text, OPERATOR_CHARACTERS_MAX).strip():
             raise InvalidRequest(f"{name} is missing")
     return request.reason, request.operator
+
+
+def uuid_text(text: str) -> str | None:
+    """Return the id as the database writes it, or None where it is no UUID."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
 
 
 def bounded(limit: int, limit_max: int) -> int:

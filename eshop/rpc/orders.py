@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 import grpc
 import orjson
@@ -22,7 +21,7 @@ from eshop.domain.refusal import Refusal
 from eshop.handlers.announce import Cause
 from eshop.handlers.orders import Placed, PlaceOrder, place_orders, request_cancellation, request_refund
 from eshop.rpc import convert
-from eshop.rpc.convert import bounded, check_context, check_text, check_user
+from eshop.rpc.convert import bounded, check_context, check_text, check_user, uuid_text
 from eshop.rpc.feed import feed_heads, read_feed
 from eshop.rpc.server import InvalidRequest
 from eshop.store.faults import LockTimeout, is_poison
@@ -103,7 +102,7 @@ class OrdersServicer(Base):
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:  # noqa: N802
         """Return the user's order."""
-        order_id = _uuid(request.order_id)
+        order_id = uuid_text(request.order_id)
         found = await self._store.read(lambda uow: uow.orders.get([order_id])) if order_id else {}
         order = found.get(order_id or "")
         if order is None or order.life.user_id != request.user_id:
@@ -138,7 +137,7 @@ class OrdersServicer(Base):
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderReply:  # noqa: N802
         """Ask for the order's end."""
         check_context(request.context)
-        order_id = _uuid(request.order_id)
+        order_id = uuid_text(request.order_id)
         cause = convert.cause_of(request.context, str(uuid_utils.uuid7()))
         answer = None
         if order_id is not None:
@@ -160,7 +159,7 @@ class OrdersServicer(Base):
 
     async def RefundOrder(self, request: pb.RefundOrderRequest, context: Context) -> pb.RefundOrderReply:  # noqa: N802
         """Ask for the order's end, for an operator."""
-        order_id = _uuid(request.order_id)
+        order_id = uuid_text(request.order_id)
         reason, operator = convert.check_operator(request)
         asked = str(uuid_utils.uuid7())
         cause = Cause(correlation_id=asked, causation_id=asked)
@@ -265,11 +264,3 @@ def _order(order: StoredOrder) -> pb.Order:
         updated_at=convert.timestamp(order.updated_at),
         items=[pb.Item(**item) for item in order.items],
     )
-
-
-def _uuid(text: str) -> str | None:
-    """Return the id as the database writes it, or None where it is no UUID."""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        return None

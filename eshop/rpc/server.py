@@ -2,7 +2,7 @@
 
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -83,9 +83,11 @@ def _translating(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
 
 
 class GrpcServer:
-    """One service's gRPC server, with health and, unless switched off, reflection."""
+    """A worker's gRPC server, with health and, unless switched off, reflection."""
 
-    def __init__(self, address: str, token: str, *, service_name: str, with_reflection: bool) -> None:
+    def __init__(
+        self, address: str, token: str, *, service_names: Sequence[str], with_reflection: bool
+    ) -> None:
         self._server = aio.server(
             interceptors=(_Guard(token),),
             options=(
@@ -99,10 +101,10 @@ class GrpcServer:
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = [service_name, health.SERVICE_NAME]
+        names = [*service_names, health.SERVICE_NAME]
         if with_reflection:
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
-        self._names = (service_name, "")
+        self._names = (*service_names, "")
         self.address = address
 
     @property

@@ -1,8 +1,22 @@
 """Dead letters: messages that a service could never handle, kept whole until an operator has looked."""
 
 from dataclasses import astuple, dataclass, fields
+from typing import Any
 
-from sqlalchemy import BigInteger, Integer, LargeBinary, Text, bindparam, cast, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    LargeBinary,
+    Text,
+    bindparam,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from eshop.store.database import Session
@@ -72,13 +86,65 @@ _BURST = (
     .select_from(_letters)
     .where(*_here, _letters.c.parked_at > _newest - _seconds)
 )
-_TAKE = (
-    select(_letters).where(_letters.c.dead_letter_id == cast(bindparam("wanted_id"), UUID)).with_for_update()
+_wanted = (
+    _letters.c.consumer == cast(bindparam("of_consumer"), Text),
+    _letters.c.dead_letter_id == cast(bindparam("wanted_id"), UUID),
 )
+_GET = select(_letters).where(*_wanted)
+_LOCK = _GET.with_for_update()
 _RESOLVE = (
     update(_letters)
-    .where(_letters.c.dead_letter_id == cast(bindparam("wanted_id"), UUID))
+    .where(*_wanted)
     .values(status=cast(bindparam("new_status"), Text), resolved_at=func.clock_timestamp())
+)
+
+
+def _only(name: str) -> Any:
+    """Return a condition on a column; the empty text wants every one."""
+    given = cast(bindparam(f"of_{name}"), Text)
+    return or_(given == "", _letters.c[name] == given)
+
+
+_chosen = (_letters.c.consumer == cast(bindparam("of_consumer"), Text), _only("cause"), _only("status"))
+_GROUPS = (
+    select(
+        _letters.c.cause,
+        _letters.c.status,
+        func.count().label("count"),
+        func.min(_letters.c.parked_at).label("first_parked_at"),
+        func.max(_letters.c.parked_at).label("last_parked_at"),
+    )
+    .where(*_chosen)
+    .group_by(_letters.c.cause, _letters.c.status)
+    .order_by(text("count DESC"), _letters.c.cause, _letters.c.status)
+)
+#: Of a page: all but what may be long.
+_SHORT = tuple(column for column in _letters.c if column.name not in ("key", "value", "headers"))
+#: Ids are made of the time: by id is oldest first.
+_PAGE = (
+    select(*_SHORT)
+    .where(*_chosen, _letters.c.dead_letter_id > cast(bindparam("after_id"), UUID))
+    .order_by(_letters.c.dead_letter_id)
+    .limit(bindparam("limit"))
+)
+_parked = (
+    select(
+        _letters.c.topic,
+        _letters.c.partition,
+        _letters.c.parked_at,
+        func.max(_letters.c.parked_at)
+        .over(partition_by=(_letters.c.topic, _letters.c.partition))
+        .label("newest"),
+    )
+    .where(_letters.c.consumer == cast(bindparam("of_consumer"), Text), _letters.c.status == "parked")
+    .subquery()
+)
+_HELD = (
+    select(_parked.c.topic, _parked.c.partition, func.count().label("parked"))
+    .where(_parked.c.parked_at > _parked.c.newest - _seconds)
+    .group_by(_parked.c.topic, _parked.c.partition)
+    .having(func.count() >= bindparam("at_least"))
+    .order_by(_parked.c.topic, _parked.c.partition)
 )
 _COLUMNS = tuple(f"the_{name}" for name in _TYPES)
 assert len(_COLUMNS) == len(fields(DeadLetter)), "a column for each field, in the same order"
@@ -103,3 +169,35 @@ class DeadLetters:
             _BURST, of_consumer=self._consumer, of_topic=topic, of_partition=partition, seconds=seconds
         )
         return int(row.count)
+
+    async def held(self, at_least: int, seconds: float) -> list[Any]:
+        """Return topic, partition and count of where ``burst`` is that large."""
+        return await self._session.run(_HELD, of_consumer=self._consumer, at_least=at_least, seconds=seconds)
+
+    async def groups(self, cause: str, status: str) -> list[Any]:
+        """Count them by cause and status, with the time span; an empty text wants every one."""
+        return await self._session.run(_GROUPS, of_consumer=self._consumer, of_cause=cause, of_status=status)
+
+    async def page(self, cause: str, status: str, after_id: str, limit: int) -> list[Any]:
+        """Return those after an id, oldest first, without their content; filtered as ``groups``."""
+        return await self._session.run(
+            _PAGE,
+            of_consumer=self._consumer,
+            of_cause=cause,
+            of_status=status,
+            after_id=after_id,
+            limit=limit,
+        )
+
+    async def get(self, dead_letter_id: str, *, locked: bool = False) -> Any | None:
+        """Return a dead letter's row, locked or not; None where it is not there."""
+        found = await self._session.run(
+            _LOCK if locked else _GET, of_consumer=self._consumer, wanted_id=dead_letter_id
+        )
+        return found[0] if found else None
+
+    async def resolve(self, dead_letter_id: str, status: str) -> None:
+        """Note that a dead letter, which is locked, was replayed or discarded."""
+        await self._session.run(
+            _RESOLVE, of_consumer=self._consumer, wanted_id=dead_letter_id, new_status=status
+        )

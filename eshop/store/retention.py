@@ -6,9 +6,15 @@ from functools import partial
 from eshop.store.database import Database, Session
 
 #: How long rows are kept, in days. A message stays in the inbox for as long as its topic may show it again
-#: (7 days), and longer; one in the outbox until no topic can lose it; an answer as long as clients may retry.
-KEPT_DAYS = {"outbox": 8, "inbox": 15, "requests": 7}
-_TIMES = {"outbox": "created_at", "inbox": "received_at", "requests": "created_at"}
+#: (7 days), and longer; one in the outbox until no topic can lose it; an answer as long as clients may retry;
+#: a dead letter for ever, unless it was replayed or discarded.
+KEPT_DAYS = {"outbox": 8, "inbox": 15, "requests": 7, "dead_letters": 30}
+_TIMES = {
+    "outbox": "created_at",
+    "inbox": "received_at",
+    "requests": "created_at",
+    "dead_letters": "resolved_at",
+}
 _ALSO = {"outbox": "AND sent_at IS NOT NULL"}
 #: Rows of a table removed by one transaction.
 ROWS_MAX = 10_000

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -13,7 +12,6 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from eshop.cluster.ports import free_port
 from eshop.contracts.proto import orders_v1_pb2 as orders_pb
 from eshop.contracts.proto import payments_v1_pb2 as payments_pb
 from eshop.contracts.proto import shared_v1_pb2 as shared
@@ -21,32 +19,16 @@ from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersStub, add_OrdersServi
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub, add_PaymentsServicer_to_server
 from eshop.rpc import orders as orders_rpc
 from eshop.rpc import payments as payments_rpc
-from eshop.rpc.client import credentials, open_channel
-from eshop.rpc.server import GrpcServer
+from eshop.rpc.client import credentials
 from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import new_id
+from tests.services import TOKEN, Caller, code_of, holding, rows, served, until_waiting
 
-TOKEN = "a-token"
 NUL = "a\x00b"
 INT64 = 2**63 - 1
 FINGERPRINT = b"f" * 32
 Orders = Store[OrdersUnitOfWork]
 Payments = Store[PaymentsUnitOfWork]
-
-
-@asynccontextmanager
-async def served(name: str, add: Callable[[aio.Server], None]) -> AsyncIterator[aio.Channel]:
-    """Serve a service, and yield a channel to it."""
-    address = f"127.0.0.1:{free_port(set())}"
-    server = GrpcServer(address, TOKEN, service_name=name, with_reflection=True)
-    add(server.server)
-    await server.start()
-    channel = open_channel(address)
-    try:
-        yield channel
-    finally:
-        await channel.close()
-        await server.stop()
 
 
 @pytest.fixture
@@ -65,16 +47,6 @@ async def payments_channel(payments: Payments) -> AsyncIterator[aio.Channel]:
         payments_rpc.SERVICE_NAME, lambda server: add_PaymentsServicer_to_server(servicer, server)
     ) as channel:
         yield channel
-
-
-class Caller:
-    """Calls a service's methods by name, with the token."""
-
-    def __init__(self, stub: Any) -> None:
-        self._stub = stub
-
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        return lambda request: getattr(self._stub, method)(request, metadata=credentials(TOKEN), timeout=20)
 
 
 @pytest.fixture
@@ -99,25 +71,6 @@ def order(user_id: str = "ann", key: str = "", amount_minor: int = 5, **fields: 
     return orders_pb.CreateOrder(amount_minor=amount_minor, **given)
 
 
-async def code_of(call: Awaitable[Any]) -> grpc.StatusCode:
-    """Return how a call ends."""
-    try:
-        await call
-    except aio.AioRpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
-
-
-async def rows(store: Store[Any], *tables: str) -> list[int]:
-    """Return how many rows there are in each table."""
-    counted = [await store.database.transact(_count(table)) for table in tables]
-    return [found[0].count for found in counted]
-
-
-def _count(table: str) -> Callable[[Any], Awaitable[list[Any]]]:
-    return lambda session: session.run_sql(f"SELECT count(*) FROM {table}")
-
-
 async def create(ask_orders: Any, *asked: orders_pb.CreateOrder) -> list[str]:
     """Place orders in one call; return the refusal's code or "order" for each."""
     reply = await ask_orders.CreateOrders(orders_pb.CreateOrdersRequest(orders=asked))
@@ -134,25 +87,6 @@ async def open_account(ask_payments: Any, user_id: str = "ann") -> None:
     """Open an account in USD."""
     asked = payments_pb.OpenAccountRequest(context=context(user_id), currency="USD")
     assert (await ask_payments.OpenAccount(asked)).WhichOneof("outcome") == "account"
-
-
-@asynccontextmanager
-async def holding(store: Store[Any], sql: str) -> AsyncIterator[None]:
-    """Hold what a statement locks, as another transaction."""
-    held, done = asyncio.Event(), asyncio.Event()
-
-    async def hold(session: Any) -> None:
-        await session.run_sql(sql)
-        held.set()
-        await done.wait()
-
-    holder = asyncio.create_task(store.database.transact(hold))
-    await held.wait()
-    try:
-        yield
-    finally:
-        done.set()
-        await holder
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", f"Bearer {TOKEN}x", TOKEN, f"bearer {TOKEN}"])
@@ -386,14 +320,6 @@ async def test_reference_that_another_user_takes_at_this_moment_is_refused(
         waiting = asyncio.create_task(top_up(ask_payments, reference="r"))
         await until_waiting(payments)
     assert (await waiting).refusal.code == "reference-used"
-
-
-async def until_waiting(store: Store[Any]) -> None:
-    """Return when a statement waits for a lock."""
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    async with asyncio.timeout(10):
-        while not await store.database.run_alone(lambda session: session.run_sql(waiting)):
-            await asyncio.sleep(0.01)
 
 
 async def test_locked_user_is_refused_and_the_others_do_not_wait_for_long(
