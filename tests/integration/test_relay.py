@@ -1,22 +1,26 @@
 """The relay on a real Kafka and Postgres: everything, in order per user, by one process at a time."""
 
 import asyncio
+import random
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2.errors
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.messages import Message, Origin, decode
 from eshop.contracts.topics import ORDERS_EVENTS
 from eshop.handlers.announce import Cause
 from eshop.handlers.orders import place_orders
+from eshop.relay import relay as relays
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import LEASE_SECONDS, Relay
 from eshop.relay.topics import ensure_topics
@@ -65,6 +69,17 @@ async def read(kafka: str, topic: str, count: int) -> list[Message]:
         await consumer.stop()
 
 
+async def log_ends(kafka: str, topic: str) -> int:
+    """Return how many messages the topic's partitions have."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topic, number) for number in range(ORDERS_EVENTS.partitions)]
+        return sum((await consumer.end_offsets(partitions)).values())
+    finally:
+        await consumer.stop()
+
+
 async def until_active(relay: Relay, active: bool = True) -> None:
     """Return when the relay has, or no longer has, the lease."""
     async with asyncio.timeout(WAIT_SECONDS):
@@ -102,6 +117,63 @@ async def test_everything_is_published_in_order_per_user_and_marked(
     assert {(row.message_id, row.sent_partition, row.sent_offset) for row in rows} == {
         (m.message_id, m.origin.partition, m.origin.offset) for m in messages
     }
+
+
+async def test_message_that_commits_after_later_ones_is_published_too(
+    cluster: EmbeddedCluster, orders: Orders
+) -> None:
+    prefix = await topic_prefix(cluster.kafka)
+    written, overtaken = asyncio.Event(), asyncio.Event()
+
+    async def slowly(uow: OrdersUnitOfWork) -> None:
+        await place_orders(uow, [place_order("slow")], 60)
+        written.set()
+        await overtaken.wait()
+
+    async with relaying(orders, cluster.kafka, prefix):
+        slow = asyncio.create_task(orders.transact(slowly))
+        await written.wait()
+        await orders.transact(lambda uow: place_orders(uow, [place_order("fast")], 60))
+        await read(cluster.kafka, prefix + ORDERS_EVENTS.name, 1)
+        await until_all_sent(orders)
+        overtaken.set()
+        await slow
+        messages = await read(cluster.kafka, prefix + ORDERS_EVENTS.name, 2)
+    assert [message.user_id for message in messages] == ["fast", "slow"]
+
+
+async def test_users_messages_keep_their_order_through_errors_and_new_producers(
+    cluster: EmbeddedCluster, orders: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = await topic_prefix(cluster.kafka)
+    monkeypatch.setattr(relays, "BACKOFF_SECONDS_MAX", relays.BACKOFF_SECONDS)
+    send, chance = AIOKafkaProducer.send_batch, random.Random(7)
+
+    async def send_or_fail(self: Any, *batch: Any, **where: Any) -> Any:
+        if chance.random() < 0.3:
+            raise KafkaTimeoutError  # nobody knows whether the broker has it
+        delivered = await send(self, *batch, **where)
+        if chance.random() < 0.3:
+            await delivered
+            raise KafkaTimeoutError  # the broker has it, and the answer is lost
+        return delivered
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_batch", send_or_fail)
+    count = 300
+    async with relaying(orders, cluster.kafka, prefix):
+        for start in range(0, count, 30):
+            batch = [place_order(f"user-{number % 7}") for number in range(start, start + 30)]
+            await orders.transact(lambda uow, batch=batch: place_orders(uow, batch, 60))  # type: ignore[misc]
+        await until_all_sent(orders)
+    ends = await log_ends(cluster.kafka, prefix + ORDERS_EVENTS.name)
+    assert ends > count, "nothing was published twice"
+    first: dict[str, list[int]] = defaultdict(list)
+    for message in await read(cluster.kafka, prefix + ORDERS_EVENTS.name, ends):
+        seq: int = message.body.feed_seq  # type: ignore[attr-defined]
+        if seq not in first[message.user_id]:
+            first[message.user_id].append(seq)
+    assert all(seen == list(range(1, len(seen) + 1)) for seen in first.values())
+    assert sum(map(len, first.values())) == count
 
 
 async def test_commit_in_another_process_wakes_the_relay(cluster: EmbeddedCluster, orders: Orders) -> None:
