@@ -1,0 +1,24 @@
+#!/bin/sh
+# Makes the secrets of docker/compose.production.yaml, each in a file of docker/secrets, by chance.
+# Never twice: databases keep the passwords they were made with.
+set -eu
+cd "$(dirname "$0")"
+mkdir -m 0700 secrets || { echo "docker/secrets is there already: it is left as it is" >&2; exit 1; }
+cd secrets
+
+password() {
+    od -An -N 24 -t x1 /dev/urandom | tr -d ' \n'
+}
+
+# Readable to all: the folder is not, and in a container the reader is another user than here.
+umask 0222
+postgres=$(password)
+garnet=$(password)
+printf '%s\n' "$postgres" > postgres_password
+printf 'postgresql://postgres:%s@postgres:5432/postgres\n' "$postgres" > admin_database_url
+printf 'postgresql://orders_app:%s@postgres:5432/orders\n' "$(password)" > orders_database_url
+printf 'postgresql://payments_app:%s@postgres:5432/payments\n' "$(password)" > payments_database_url
+printf 'redis://:%s@garnet:6379/0\n' "$garnet" > redis_url
+printf '{"AuthenticationMode": "Password", "Password": "%s"}\n' "$garnet" > garnet.conf
+password > service_token
+echo "the secrets are in docker/secrets: keep them, and keep them to yourself"
