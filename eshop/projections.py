@@ -1,11 +1,13 @@
 """The projections worker: ``faust -A eshop.projections worker -l info``. Everything is wired here."""
 
-from eshop.contracts.topics import PARTITIONS
+from eshop.agents.watchdog import Standing, register_watchdog
+from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from eshop.exit import end_process
 from eshop.relay.topics import Copies, ensure, ensure_topics, new_topic
 from eshop.settings import Settings
 from eshop.tables import users
 from eshop.web.app import ServiceApp
+from eshop.web.consumer import SeekingConsumer
 from eshop.web.projections import install_projections
 
 
@@ -15,6 +17,14 @@ def create_app(settings: Settings) -> ServiceApp:
     table = users.register(app, settings, end_process)
     install_projections(app, table)
     app.add_check("tables", table.check)
+    sources = [settings.topic(known.name) for known in (ORDERS_EVENTS, PAYMENTS_EVENTS)]
+
+    async def standings(consumer: SeekingConsumer) -> list[Standing]:
+        partitions = [tp for tp in consumer.assignment() if tp.topic in sources]
+        ends = await consumer.highwaters(*partitions)
+        return [Standing(tp, consumer.committed(tp) or 0, ends[tp]) for tp in partitions]
+
+    register_watchdog(app, sources, standings, "projections.users")
 
     @app.before_start
     async def topics() -> None:

@@ -105,11 +105,6 @@ class Positions(Generic[U]):
         starts = await consumer.earliest_offsets(*partitions)
         return marks, starts, await consumer.highwaters(*partitions)
 
-    def is_topic_gone(self) -> bool:
-        """Tell whether the topic is missing: Faust ignores it from then on, even when it is there again."""
-        consumer = cast("SeekingConsumer", self._app.consumer)
-        return consumer.topic_partitions(self._topic) == 0  # None: not known yet
-
     def _report(self, tp: TP, mark: int, committed: int | None, correction: Correction) -> None:
         _corrections.labels(self._name, correction.why).inc()
         _lost.labels(self._name).inc(correction.lost)

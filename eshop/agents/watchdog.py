@@ -1,13 +1,33 @@
 """Ends a worker that has work and does none: whatever it hangs in, a restarted one goes on."""
 
+import logging
 import time
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, cast
 
+from faust.types import TP
+
+from eshop.agents.periodic import register_periodic
 from eshop.exit import end_process
+from eshop.web.app import ServiceApp
+from eshop.web.consumer import SeekingConsumer
 
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 5.0
 #: Far longer than any attempt may take: statements and locks are bounded to seconds.
 STALLED_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a partition is done, where its log ends, and when it was last tried, by the monotonic clock."""
+
+    partition: TP
+    done: int
+    end: int
+    tried_at: float = 0.0
 
 
 class Watchdog:
@@ -16,20 +36,48 @@ class Watchdog:
     def __init__(self, name: str, end: Callable[[str], NoReturn] = end_process) -> None:
         self._name = name
         self._end = end
-        self._seen: dict[int, tuple[int, float]] = {}
+        self._seen: dict[TP, tuple[int, float]] = {}
 
     def forget(self) -> None:
         """Begin anew: nothing could be seen for a while."""
         self._seen.clear()
 
-    def look(self, partition: int, done: int, end: int, tried_at: float) -> None:
-        """End the process where offsets ``done`` to ``end`` wait and nothing was tried for too long."""
+    def look(self, at: Standing) -> None:
+        """End the process where messages wait and nothing was done or tried for too long."""
         now = time.monotonic()
-        before, since = self._seen.get(partition, (-1, now))
-        if done != before or done >= end:
-            self._seen[partition] = (done, now)
-        elif now - max(since, tried_at) > STALLED_SECONDS:
+        before, since = self._seen.get(at.partition, (-1, now))
+        if at.done != before or at.done >= at.end:
+            self._seen[at.partition] = (at.done, now)
+        elif now - max(since, at.tried_at) > STALLED_SECONDS:
             self._end(
-                f"{self._name} makes no progress: partition {partition} stands at {done} of {end}"
-                f" for {now - since:.0f} s"
+                f"{self._name} makes no progress: {at.partition.topic}/{at.partition.partition} stands at"
+                f" {at.done} of {at.end} for {now - since:.0f} s"
             )
+
+
+def register_watchdog(
+    app: ServiceApp,
+    topics: Collection[str],
+    standings: Callable[[SeekingConsumer], Awaitable[Sequence[Standing]]],
+    name: str,
+) -> None:
+    """Have the partitions of an agent watched. ``standings`` may raise while there is nothing to be seen."""
+    watchdog = Watchdog(name)
+
+    async def look() -> None:
+        consumer = cast("SeekingConsumer", app.consumer)
+        if any(consumer.topic_partitions(topic) == 0 for topic in topics):  # None: not known yet
+            # Faust would ignore it from now on, even when it is there again.
+            end_process(f"{name}: a topic is gone; it is made anew at the next start")
+        try:
+            found = await standings(consumer)
+        except Exception as error:  # noqa: BLE001  of the database or the broker: both come back
+            logger.info("%s can't see how far it is: %r", name, error)
+            found = ()
+        if not found or app.rebalancing:
+            watchdog.forget()
+            return
+        for standing in found:
+            watchdog.look(standing)
+
+    register_periodic(app, LOOK_SECONDS, look, f"the watch on {name}")

@@ -61,6 +61,7 @@ class SeekingConsumer(Consumer):
             self._committed_offset[partition] = offset or None
             for known in (self._acked, self._acked_index, self._gap):
                 known.pop(partition, None)
+        await self._commit(offsets)  # the broker is to know it, too, even if no message comes for long
 
 
 class SeekingTransport(Transport):

@@ -3,12 +3,18 @@
 from typing import NoReturn
 
 import pytest
+from faust.types import TP
 
-from eshop.agents.watchdog import STALLED_SECONDS, Watchdog
+from eshop.agents.watchdog import STALLED_SECONDS, Standing, Watchdog
 
 
 class Ended(Exception):
     """The process would have ended."""
+
+
+def standing(done: int, tried_at: float = 0.0) -> Standing:
+    """Return how a partition whose log ends at 20 stands."""
+    return Standing(TP("topic", 3), done, 20, tried_at)
 
 
 def end(reason: str) -> NoReturn:
@@ -24,12 +30,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_partition_that_stands_still_with_work_ends_the_process(clock: list[float]) -> None:
     watchdog = Watchdog("agent", end)
-    watchdog.look(3, 10, 20, 0.0)
+    watchdog.look(standing(10))
     clock[0] += STALLED_SECONDS
-    watchdog.look(3, 10, 20, 0.0)
+    watchdog.look(standing(10))
     clock[0] += 1
-    with pytest.raises(Ended, match="partition 3 stands at 10 of 20"):
-        watchdog.look(3, 10, 20, 0.0)
+    with pytest.raises(Ended, match="topic/3 stands at 10 of 20"):
+        watchdog.look(standing(10))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,7 @@ def test_partition_that_does_something_or_has_nothing_to_do_is_let_be(
 ) -> None:
     watchdog = Watchdog("agent", end)
     for at in done:
-        watchdog.look(3, at, 20, clock[0] if tried else 0.0)
+        watchdog.look(standing(at, clock[0] if tried else 0.0))
         clock[0] += STALLED_SECONDS - 1
     watchdog.forget()
-    watchdog.look(3, 10, 20, 0.0)
+    watchdog.look(standing(10))
