@@ -14,6 +14,7 @@ from faust.types import EventT
 from prometheus_client import Counter
 
 from eshop.contracts import messages
+from eshop.contracts.envelope import UndecodableMessage
 from eshop.contracts.topics import DAY_MS, ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from eshop.settings import Settings
 from eshop.tables import entry as entries
@@ -134,7 +135,11 @@ class Users:
 
 
 def register(app: faust.App, settings: Settings, give_up: Callable[[str], NoReturn]) -> Users:
-    """Add the table and its agent. ``give_up`` ends the process at an event that can't be folded, unacked."""
+    """Add the table and its agent. ``give_up`` ends the process at an event that can't be folded, unacked.
+
+    A message that nobody can ever read is passed over, with an error in the log and a count: it is parked by
+    the service that it was for, and says nothing a projection could keep.
+    """
     users = Users(app)
     topic = app.topic(*(settings.topic(known.name) for known in (ORDERS_EVENTS, PAYMENTS_EVENTS)))
 
@@ -144,6 +149,9 @@ def register(app: faust.App, settings: Settings, give_up: Callable[[str], NoRetu
         async for event in stream.noack().events():
             try:
                 users.take(event)
+            except UndecodableMessage as error:
+                _EVENTS.labels("undecodable").inc()
+                _log.error("passed over %s offset %d: %s", event.message.tp, event.message.offset, error)
             except Exception as error:  # noqa: BLE001  whatever it is, going on would lose the event
                 give_up(f"{event.message.tp} offset {event.message.offset} can't be folded: {error!r}")
             event.ack()
