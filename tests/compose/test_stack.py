@@ -1,4 +1,4 @@
-"""The shop in containers, as its user starts it: `make compose-test`. Builds the image, and takes its ports."""
+"""The shop in containers, as its user starts it: `make compose-test`. Builds the image, takes its ports."""
 
 import json
 import shutil
