@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,11 @@ RSS_MIB_MORE_MAX = 96
 #: Two pools of a worker may have grown to their bound since.
 CONNECTIONS_MORE_MAX = 30
 READ_MAX = 5_000
+GROUPS = {
+    "orders": (PAYMENTS_EVENTS.name,),
+    "payments": (ORDERS_EVENTS.name,),
+    "projections": (ORDERS_EVENTS.name, PAYMENTS_EVENTS.name),
+}
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ async def usage(world: World) -> Usage:
     rss: dict[str, int] = {}
     for record in world.records().values():
         if record.pid and record.kind != "postgres":
-            size = psutil.Process(record.pid).memory_info().rss // 1024**2
-            rss[record.kind] = max(size, rss.get(record.kind, 0))
+            with suppress(psutil.NoSuchProcess):
+                size = psutil.Process(record.pid).memory_info().rss // 1024**2
+                rss[record.kind] = max(size, rss.get(record.kind, 0))
     sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
     return Usage(rss, await world.number("orders", sql))
 
@@ -112,10 +118,31 @@ async def _left(world: World) -> str:
         await world.number(service, "SELECT count(*) FROM outbox WHERE sent_at IS NULL")
         for service in SERVICES
     ]
+    lags = await _lags(world)
     away = [name for name, record in world.records().items() if not record.pid or record.state != "ready"]
-    if not new and not sum(unsent) and not away:
+    if not new and not sum(unsent) and not away and not any(lags.values()):
         return ""
-    return f"{new} orders NEW, {unsent} messages unsent, not ready: {', '.join(away) or 'nobody'}"
+    return (
+        f"{new} orders NEW, {unsent} messages unsent, {lags} not read, {', '.join(away) or 'none'} not ready"
+    )
+
+
+async def _lags(world: World) -> dict[str, int]:
+    """Return how many messages each group has not read."""
+    lags = {}
+    for service, names in GROUPS.items():
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=world.kafka, group_id=f"eshop-{service}", enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            partitions = [TopicPartition(name, number) for name in names for number in range(PARTITIONS)]
+            consumer.assign(partitions)
+            ends = await consumer.end_offsets(partitions)
+            lags[service] = sum([ends[one] - (await consumer.committed(one) or 0) for one in partitions])
+        finally:
+            await consumer.stop()
+    return lags
 
 
 async def until_told(world: World, listeners: list[Listener], seconds_max: float = 30) -> None:
@@ -139,9 +166,9 @@ async def until_told(world: World, listeners: list[Listener], seconds_max: float
         await asyncio.sleep(0.1)
 
 
-def restarts_by_themselves(world: World, ended_by_us: Counter[str]) -> dict[str, int]:
+def restarts_by_themselves(world: World) -> dict[str, int]:
     """Return how often processes were started again that nobody had ended."""
-    more = {name: record.restarts - ended_by_us[name] for name, record in world.records().items()}
+    more = {name: record.restarts - world.ended_by_us[name] for name, record in world.records().items()}
     return {name: count for name, count in more.items() if count > 0}
 
 

@@ -44,6 +44,7 @@ class CrashPoint(Fault):
             return [(name, pid) for name, pid in before.items() if records[name].pid != pid]
 
         victims = await until(gone, 10, f"who hit {self.name} is gone")
+        world.ended_by_us.update(name for name, _ in victims)
         return Fired(tuple(victims), kills=1, evidence=f"{victims[0][0]} hit it", ended_at=hit_at)
 
 
@@ -51,12 +52,12 @@ class Kill(Fault):
     """SIGKILL, of one process or of several at once."""
 
     def __init__(self, *kinds: str) -> None:
-        self.name = f"SIGKILL of {' and '.join(kinds)}"
-        self._kinds = kinds
+        self.name = f"SIGKILL of {kinds[0] if len(kinds) == 1 else f'{len(kinds)} processes at once'}"
+        self.kinds = kinds
 
     async def fire(self, scene: Scene) -> Fired:
         world, chosen = scene.world, list[str]()
-        for kind in self._kinds:
+        for kind in self.kinds:
             names = [name for name in world.names(kind) if name not in chosen]
             chosen.append(scene.rng.choice(names))
         ended_at = time.monotonic()

@@ -147,7 +147,7 @@ def short(seed: int) -> Plan:
     return Plan(seed, 3.0, 6_000, len(points) + 3, [*others, *points], (60.0, 60.0))
 
 
-def volley(rng: random.Random, count: int) -> Fault:
+def volley(rng: random.Random, count: int) -> Kill:
     """Return a SIGKILL of so many processes at once, chosen by chance."""
     kinds = rng.choices(list(KILL_WEIGHTS), list(KILL_WEIGHTS.values()), k=count)
     # A kind has at most two processes, and what there is one of is killed once.

@@ -64,7 +64,7 @@ class _Run:
         self._scene = scene
         self._world = scene.world
         self._report = report
-        self._ended_by_us: Counter[str] = Counter()
+        self._killed: Counter[str] = Counter()
         self._begun = time.monotonic()
         self._enough = asyncio.Event()
 
@@ -166,8 +166,8 @@ class _Run:
         try:
             fired = await fault.fire(self._scene)
             happened.kills, happened.evidence = fired.kills, fired.evidence
-            for name, _ in fired.victims:
-                self._ended_by_us[name] += 1
+            if fired.kills:
+                self._killed.update(self._world.records()[name].kind for name, _ in fired.victims)
             await self._recovery(fired, happened)
         except Exception as error:  # noqa: BLE001  one fault that can't be fired is no reason to fire no other
             happened.failure = str(error) if isinstance(error, NotShown) else repr(error)
@@ -238,12 +238,13 @@ class _Run:
         _attribute(report.happened, again)
         report.audit = await judge.audit(world, scene.answers.path)
         report.facts |= {
+            "killed, by kind": dict(self._killed.most_common()),
             "MiB before": before.rss_mib,
             "MiB after": after.rss_mib,
             "connections to Postgres before and after": f"{before.connections} and {after.connections}",
             "messages published twice": len(again),
             "redeliveries dropped by the inbox": await judge.dropped_by_inbox(world),
-            "started again without a fault of ours": judge.restarts_by_themselves(world, self._ended_by_us),
+            "started again without a fault of ours": judge.restarts_by_themselves(world),
             "frames told over sockets": sum(listener.frames for listener in listeners),
             "sockets opened": sum(listener.connections for listener in listeners),
             "longest wait for a definite answer, seconds": scene.load.longest_seconds,
@@ -251,6 +252,13 @@ class _Run:
             "seconds of the audit": report.audit.get("seconds"),
             "checked by the audit": report.audit.get("checked", {}),
         }
+        again_by_themselves = report.facts["started again without a fault of ours"]
+        # A Postgres whose disk was full may end, and must come back.
+        report.failures += [
+            f"{name} ended by itself {count} times"
+            for name, count in again_by_themselves.items()
+            if name != "postgres"
+        ]
         report.judge(self._plan.orders, self._plan.kills, self._plan.recovery_seconds)
         if not again:
             report.failures.append("no relay ever published a message twice")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ class World:
     crash_points: Path
     has_own_disk: bool
     control: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    #: How often a process was ended on purpose.
+    ended_by_us: Counter[str] = field(default_factory=Counter)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -93,9 +96,10 @@ class World:
             return file.read().decode(errors="replace")
 
     def send(self, name: str, number: signal.Signals) -> int:
-        """Signal a process; return its id."""
+        """End a process by a signal; return its id."""
         pid = self.pid(name)
         os.kill(pid, number)
+        self.ended_by_us[name] += 1
         return pid
 
     def send_family(self, name: str, number: signal.Signals) -> None:
