@@ -17,6 +17,8 @@ BURST_SECONDS = 8.0
 RSS_MIB_MAX = 900
 ATTEMPT_SECONDS_MAX = 15.0
 TASKS_MAX = 6_000
+#: Refusals that say "not now" as a 503 does.
+COME_AGAIN = ("idempotency-in-progress",)
 UNREAD_SECONDS = 8.0
 
 
@@ -62,7 +64,7 @@ class Burst(Fault):
                 ) as answer,
             ):
                 body = await answer.json(content_type=None)
-                statuses[answer.status] += 1
+                statuses[503 if body.get("code") in COME_AGAIN else answer.status] += 1
                 if answer.status == 201:
                     scene.answers.order(customer.user_id, key, 201, body)
         except (aiohttp.ClientError, TimeoutError, OSError):

@@ -25,6 +25,7 @@ RSS_MIB_MORE_MAX = 96
 #: Two pools of a worker may have grown to their bound since.
 CONNECTIONS_MORE_MAX = 30
 READ_MAX = 5_000
+STARTS_LOST_MAX = 2
 GROUPS = {
     "orders": (PAYMENTS_EVENTS.name,),
     "payments": (ORDERS_EVENTS.name,),
@@ -170,6 +171,20 @@ def restarts_by_themselves(world: World) -> dict[str, int]:
     """Return how often processes were started again that nobody had ended."""
     more = {name: record.restarts - world.ended_by_us[name] for name, record in world.records().items()}
     return {name: count for name, count in more.items() if count > 0}
+
+
+def loops(world: World) -> list[str]:
+    """Return which processes ended by themselves more often than can be.
+
+    Who starts while Kafka or Postgres is away may end once or twice before it can.
+    """
+    allowed = STARTS_LOST_MAX * (world.ended_by_us["kafka"] + world.ended_by_us["postgres"])
+    return [
+        f"{name} ended by itself {count} times"
+        for name, count in restarts_by_themselves(world).items()
+        # A Postgres whose disk is full ends, and comes back.
+        if name != "postgres" and count > allowed
+    ]
 
 
 async def audit(world: World, answers: Path) -> dict[str, Any]:

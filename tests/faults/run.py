@@ -252,13 +252,7 @@ class _Run:
             "seconds of the audit": report.audit.get("seconds"),
             "checked by the audit": report.audit.get("checked", {}),
         }
-        again_by_themselves = report.facts["started again without a fault of ours"]
-        # A Postgres whose disk was full may end, and must come back.
-        report.failures += [
-            f"{name} ended by itself {count} times"
-            for name, count in again_by_themselves.items()
-            if name != "postgres"
-        ]
+        report.failures += judge.loops(world)
         report.judge(self._plan.orders, self._plan.kills, self._plan.recovery_seconds)
         if not again:
             report.failures.append("no relay ever published a message twice")
