@@ -6,9 +6,10 @@ from eshop.agents.periodic import register_periodic
 from eshop.contracts.orders_v1 import DeadLetterParked
 from eshop.contracts.proto.dead_letters_v1_pb2_grpc import add_DeadLettersServicer_to_server
 from eshop.contracts.proto.orders_v1_pb2_grpc import add_OrdersServicer_to_server
+from eshop.contracts.proto.trails_v1_pb2_grpc import add_TrailsServicer_to_server
 from eshop.contracts.topics import PAYMENTS_EVENTS
 from eshop.handlers.orders import ask_about_overdue, record_outcomes
-from eshop.rpc import dead_letters, orders
+from eshop.rpc import dead_letters, orders, trails
 from eshop.settings import Settings
 from eshop.store.units import OrdersUnitOfWork
 from eshop.web.app import ServiceApp
@@ -37,9 +38,11 @@ def create_app(settings: Settings) -> ServiceApp:
     register_periodic(app, DEADLINE_SWEEP_SECONDS, ask, "the deadline task")
     servicer = orders.OrdersServicer(requests, settings.order_deadline_seconds)
     letters = dead_letters.DeadLettersServicer(requests, record_outcomes)
+    trail = trails.TrailsServicer(requests)
     services = {
         orders.SERVICE_NAME: partial(add_OrdersServicer_to_server, servicer),
         dead_letters.SERVICE_NAME: partial(add_DeadLettersServicer_to_server, letters),
+        trails.SERVICE_NAME: partial(add_TrailsServicer_to_server, trail),
     }
     wire_grpc(app, settings, services)
     return app

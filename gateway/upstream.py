@@ -9,8 +9,9 @@ from typing import TypeVar
 from google.protobuf.message import Message
 from grpc import StatusCode, aio
 
-from eshop.contracts.proto import orders_v1_pb2_grpc, payments_v1_pb2_grpc
+from eshop.contracts.proto import orders_v1_pb2_grpc, payments_v1_pb2_grpc, trails_v1_pb2, trails_v1_pb2_grpc
 from eshop.rpc.client import credentials, open_channel
+from eshop.rpc.timeline import Timeline, read_timeline
 from gateway.metrics import Metrics
 from gateway.problems import Problem
 
@@ -43,6 +44,7 @@ class Upstream:
         self._channels = (open_channel(orders), open_channel(payments))
         self.orders = orders_v1_pb2_grpc.OrdersStub(self._channels[0])
         self.payments = payments_v1_pb2_grpc.PaymentsStub(self._channels[1])
+        self._trails = [trails_v1_pb2_grpc.TrailsStub(channel).GetTrail for channel in self._channels]
         self._metadata = credentials(token)
         self._metrics = metrics
 
@@ -63,6 +65,17 @@ class Upstream:
             raise _problem(name, code, error.details() or "") from error
         finally:
             self._metrics.upstream_seconds.labels(name, code.name).observe(time.perf_counter() - began)
+
+    async def timeline(self, order_id: str) -> Timeline | None:
+        """Return what both services know of an order; None where there is none."""
+
+        async def ask_orders(request: trails_v1_pb2.GetTrailRequest) -> trails_v1_pb2.Trail:
+            return await self.call("orders.GetTrail", self._trails[0], request)
+
+        async def ask_payments(request: trails_v1_pb2.GetTrailRequest) -> trails_v1_pb2.Trail:
+            return await self.call("payments.GetTrail", self._trails[1], request)
+
+        return await read_timeline(order_id, ask_orders, ask_payments)
 
     async def close(self) -> None:
         """Close both channels."""

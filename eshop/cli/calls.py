@@ -21,10 +21,14 @@ _Reply = TypeVar("_Reply")
 _Method = Callable[[aio.Channel], Callable[..., Awaitable[_Reply]]]
 
 
+class Missing(ClusterError):
+    """What was asked for is not there."""
+
+
 def show_account(target: Target, user_id: str) -> payments_v1_pb2.Account:
     """Return a user's account."""
     request = payments_v1_pb2.GetAccountRequest(user_id=user_id)
-    return _call(
+    return call(
         target,
         lambda channel: payments_v1_pb2_grpc.PaymentsStub(channel).GetAccount,
         request,
@@ -39,7 +43,7 @@ def set_frozen(
     request = payments_v1_pb2.SetFrozenRequest(
         user_id=user_id, frozen=frozen, reason=reason, operator=operator
     )
-    result = _call(target, lambda channel: payments_v1_pb2_grpc.PaymentsStub(channel).SetFrozen, request)
+    result = call(target, lambda channel: payments_v1_pb2_grpc.PaymentsStub(channel).SetFrozen, request)
     if result.HasField("refusal"):
         refusal = result.refusal
         raise ClusterError(_no_account(user_id) if refusal.code == "no-account" else refusal.detail)
@@ -51,7 +55,7 @@ def refund_order(
 ) -> orders_v1_pb2.RefundOrderReply:
     """Ask for an order's end without a charge; return it as it is now."""
     request = orders_v1_pb2.RefundOrderRequest(order_id=order_id, reason=reason, operator=operator)
-    return _call(
+    return call(
         target,
         lambda channel: orders_v1_pb2_grpc.OrdersStub(channel).RefundOrder,
         request,
@@ -59,19 +63,21 @@ def refund_order(
     )
 
 
-def _call(target: Target, method: _Method[_Reply], request: Message, missing: str = "") -> _Reply:
-    """Call once; ``missing`` says what NOT_FOUND means. Raise ClusterError for every failure."""
+def call(target: Target, method: _Method[_Reply], request: Message, missing: str = "") -> _Reply:
+    """Call once; ``missing`` says what NOT_FOUND means. Raise Missing then, ClusterError for all else."""
+    return asyncio.run(ask(target, method, request, missing))
 
-    async def call() -> _Reply:
+
+async def ask(target: Target, method: _Method[_Reply], request: Message, missing: str = "") -> _Reply:
+    """Call once, as ``call`` does, among other things."""
+    try:
         async with open_channel(target.addresses) as channel:
             return await method(channel)(
                 request, timeout=CALL_SECONDS_MAX, metadata=credentials(target.token)
             )
-
-    try:
-        return asyncio.run(call())
     except aio.AioRpcError as error:
-        raise ClusterError(_sentence(target, error, missing)) from error
+        kind = Missing if error.code() is StatusCode.NOT_FOUND else ClusterError
+        raise kind(_sentence(target, error, missing)) from error
 
 
 def _sentence(target: Target, error: aio.AioRpcError, missing: str) -> str:

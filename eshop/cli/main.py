@@ -1,6 +1,6 @@
 """The `eshop` command: one word for each thing a developer does with the shop."""
 
-from eshop.cli import accounts, audit, data, doctor, orders, status, up
+from eshop.cli import accounts, audit, data, deadletters, doctor, orders, status, timeline, up
 from eshop.cli.console import App
 
 app = App(
@@ -22,10 +22,12 @@ app.command()(data.reset)
 app.command()(data.topics)
 app.command()(data.migrate)
 app.command()(audit.audit)
+app.command()(timeline.timeline)
 app.command()(doctor.doctor)
 app.command()(doctor.version)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(orders.app, name="orders")
+app.add_typer(deadletters.app, name="deadletters")
 
 if __name__ == "__main__":
     app()

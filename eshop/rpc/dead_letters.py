@@ -74,7 +74,7 @@ class DeadLettersServicer(Base, Generic[U]):
         limit = bounded(request.limit, convert.PAGE_MAX)
         after_id = uuid_text(request.after_id or _NO_ID)
         if after_id is None:
-            raise InvalidRequest("after_id is no id")
+            raise InvalidRequest("after_id is no UUID")
         found = await self._store.read(lambda uow: uow.dead_letters.page(*chosen, after_id, limit + 1))
         page = found[:limit]
         return pb.ListReply(

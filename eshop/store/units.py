@@ -15,6 +15,7 @@ from eshop.store.orders import Orders
 from eshop.store.outbox import Outbox
 from eshop.store.payments import Payments
 from eshop.store.requests import Requests
+from eshop.store.trails import OrderTrails, PaymentTrails
 from eshop.store.users import Users
 from eshop.store.wallets import Wallets
 from eshop.store.watermarks import Watermarks
@@ -39,6 +40,7 @@ class OrdersUnitOfWork:
         self.outbox = Outbox(session, doorbell)
         self.dead_letters = DeadLetters(session, self.consumer)
         self.watermarks = Watermarks(session, self.consumer)
+        self.trails = OrderTrails(session, self.consumer)
 
 
 class PaymentsUnitOfWork:
@@ -58,6 +60,7 @@ class PaymentsUnitOfWork:
         self.outbox = Outbox(session, doorbell)
         self.dead_letters = DeadLetters(session, self.consumer)
         self.watermarks = Watermarks(session, self.consumer)
+        self.trails = PaymentTrails(session, self.consumer)
 
 
 AnyUnitOfWork = OrdersUnitOfWork | PaymentsUnitOfWork

@@ -17,6 +17,7 @@ from gateway.routes.answers import (
     context_of,
     created,
     idempotency_key,
+    json_answer,
     page_answer,
     versioned,
 )
@@ -72,6 +73,18 @@ async def list_orders(request: web.Request) -> web.Response:
     for order in page.orders:
         request.app[READS].show_order(order)
     return page_answer(request, [order_view(order) for order in page.orders], page.next_number)
+
+
+@routes.get(f"{BASE}/orders/{{order_id}}/events")
+async def order_events(request: web.Request) -> web.Response:
+    """Show what happened to an order, in order of time, with the milliseconds between."""
+    user_id = user_of(request)
+    order_id = _order_id(request)
+    await request.app[READS].order_now(user_id, order_id)  # or 404: nobody sees another's
+    timeline = await request.app[UPSTREAM].timeline(order_id)
+    if timeline is None:
+        raise Problem("not-found")
+    return json_answer(timeline.as_json(with_internal=False))
 
 
 @routes.post(f"{BASE}/orders/{{order_id}}/cancel")

@@ -1,0 +1,137 @@
+"""The Trails service over gRPC, which every service that an order passes through serves."""
+
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
+
+from eshop.contracts.proto import trails_v1_pb2 as pb
+from eshop.contracts.proto.trails_v1_pb2_grpc import TrailsServicer as Base
+from eshop.rpc import convert
+from eshop.rpc.convert import uuid_text
+from eshop.rpc.server import InvalidRequest
+from eshop.store.trails import Trail
+from eshop.store.units import AnyUnitOfWork, Store
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Trails"].full_name
+
+MESSAGES_MAX = 1_000
+
+Context = aio.ServicerContext[Any, Any]
+U = TypeVar("U", bound=AnyUnitOfWork)
+
+
+class TrailsServicer(Base, Generic[U]):
+    """Answers what one service knows of an order."""
+
+    def __init__(self, store: Store[U]) -> None:
+        self._store = store
+
+    async def GetTrail(self, request: pb.GetTrailRequest, context: Context) -> pb.Trail:  # noqa: N802
+        """Return what there is."""
+        order_id = uuid_text(request.order_id)
+        if order_id is None:
+            raise InvalidRequest("the order id is no UUID")
+        message_ids = list(_message_ids(request))
+
+        async def read(uow: U) -> tuple[Trail, Any]:
+            return await uow.trails.read(order_id, message_ids), await uow.trails.kept_since()
+
+        trail, kept_since = await self._store.transact(read)
+        reply = pb.Trail(
+            user_id=trail.user_id or "",
+            outbox_since=convert.timestamp(kept_since.outbox),
+            inbox_since=convert.timestamp(kept_since.inbox),
+        )
+        if trail.order is not None:
+            reply.amount_minor, reply.currency = trail.order.amount_minor, trail.order.currency
+        reply.changes.extend(map(_change, trail.changes))
+        reply.decisions.extend(map(_decision, trail.decisions))
+        reply.postings.extend(map(_posting, trail.postings))
+        reply.sendings.extend(map(_sending, trail.sendings))
+        reply.receipts.extend(map(_receipt, trail.receipts))
+        reply.parked.extend(map(_parked, trail.letters))
+        reply.actions.extend(map(_action, trail.actions))
+        return reply
+
+
+def _message_ids(request: pb.GetTrailRequest) -> Iterator[str]:
+    """Yield the ids that are some: what a message says that it follows from may be anything."""
+    if len(request.message_ids) > MESSAGES_MAX:
+        raise InvalidRequest(f"at most {MESSAGES_MAX} messages a call")
+    for text in request.message_ids:
+        if (message_id := uuid_text(text)) is not None:
+            yield message_id
+
+
+def _time(at: Any) -> Timestamp | None:
+    return None if at is None else convert.timestamp(at)
+
+
+def _change(row: Any) -> pb.Change:
+    return pb.Change(
+        at=_time(row.at), status=row.status, reason=row.reason or "", version=row.version, feed_seq=row.seq
+    )
+
+
+def _decision(row: Any) -> pb.Decision:
+    return pb.Decision(at=_time(row.decided_at), status=row.status, reason=row.reason or "")
+
+
+def _posting(row: Any) -> pb.Posting:
+    return pb.Posting(
+        at=_time(row.created_at),
+        transfer_id=row.transfer_id,
+        kind=row.kind,
+        account=row.account,
+        amount_minor=row.amount_minor,
+        currency=row.currency,
+        balance_minor=row.balance_minor or 0,
+        feed_seq=row.seq or 0,
+    )
+
+
+def _sending(row: Any) -> pb.Sending:
+    return pb.Sending(
+        message_id=row.message_id,
+        type=row.type,
+        causation_id=row.causation_id,
+        appended_at=_time(row.created_at),
+        sent_at=_time(row.sent_at),
+        topic=row.topic,
+        partition=row.sent_partition or 0,
+        offset=row.sent_offset or 0,
+    )
+
+
+def _receipt(row: Any) -> pb.Receipt:
+    return pb.Receipt(
+        message_id=row.message_id,
+        received_at=_time(row.received_at),
+        topic=row.topic,
+        partition=row.partition,
+        offset=row.offset,
+        redelivered=row.redelivered,
+        redelivered_at=_time(row.redelivered_at),
+    )
+
+
+def _parked(row: Any) -> pb.Parked:
+    return pb.Parked(
+        at=_time(row.parked_at),
+        dead_letter_id=row.dead_letter_id,
+        message_id=row.message_id,
+        cause=row.cause,
+        status=row.status,
+    )
+
+
+def _action(row: Any) -> pb.Action:
+    return pb.Action(
+        at=_time(row.at),
+        action=row.action,
+        operator=row.operator,
+        reason=row.reason,
+        dead_letter_id=row.dead_letter_id or "",
+    )
