@@ -25,8 +25,6 @@ from tests.faults.world import NotShown, World, a_world
 LISTENERS = 40
 WARM_SECONDS = 5.0
 FIRST_SERVED_SECONDS_MAX = 60.0
-#: Later than that something does not come back by itself at all.
-RECOVERY_SECONDS_MAX = 90.0
 PAUSE_SECONDS_MAX = 6.0
 #: A run that falls behind goes on for so many times its minutes, and no longer.
 OVERTIME = 1.25
@@ -160,7 +158,7 @@ class _Run:
 
     async def _one(self, fault: Fault) -> None:
         """Fire a fault and measure its recovery; whatever goes wrong is written down, and the run goes on."""
-        happened = Happened(fault.name, time.time())
+        happened = Happened(fault.name, time.time(), is_timed=fault.is_timed)
         self._report.happened.append(happened)
         before = await judge.dropped_by_inbox(self._world)
         try:
@@ -168,23 +166,23 @@ class _Run:
             happened.kills, happened.evidence = fired.kills, fired.evidence
             if fired.kills:
                 self._killed.update(self._world.records()[name].kind for name, _ in fired.victims)
-            await self._recovery(fired, happened)
+            await self._recovery(fired, happened, fault.recovery_seconds_max)
         except Exception as error:  # noqa: BLE001  one fault that can't be fired is no reason to fire no other
             happened.failure = str(error) if isinstance(error, NotShown) else repr(error)
-            await self._well_again(happened)
+            await self._well_again(happened, fault.recovery_seconds_max)
         happened.ended = time.time()
         happened.dropped_by_inbox = await judge.dropped_by_inbox(self._world) - before
         self._tell(happened)
 
-    async def _recovery(self, fired: Fired, happened: Happened) -> None:
+    async def _recovery(self, fired: Fired, happened: Happened, seconds_max: float) -> None:
         async def back() -> float:
             await asyncio.gather(
-                *(self._world.until_back(name, gone, RECOVERY_SECONDS_MAX) for name, gone in fired.victims)
+                *(self._world.until_back(name, gone, seconds_max) for name, gone in fired.victims)
             )
             return time.monotonic()
 
         async def served() -> float:
-            await self._scene.probe.served(RECOVERY_SECONDS_MAX)
+            await self._scene.probe.served(seconds_max)
             return time.monotonic()
 
         returned = asyncio.create_task(back())
@@ -197,10 +195,10 @@ class _Run:
             served_at = await served()
         happened.recovery_seconds = served_at - fired.ended_at
 
-    async def _well_again(self, happened: Happened) -> None:
+    async def _well_again(self, happened: Happened, seconds_max: float) -> None:
         try:
-            await self._world.until_all_ready(RECOVERY_SECONDS_MAX)
-            await self._scene.probe.served(RECOVERY_SECONDS_MAX)
+            await self._world.until_all_ready(seconds_max)
+            await self._scene.probe.served(seconds_max)
         except (NotShown, TimeoutError) as error:
             happened.failure += f"; and it is not well again: {error!s}"
 

@@ -45,6 +45,10 @@ class Fault(ABC):
     """Something that goes wrong. ``name`` is its row in the table."""
 
     name: str
+    #: Whether its recovery counts. It does not where work is asked for that takes its time.
+    is_timed: bool = True
+    #: Later than that something does not come back by itself at all.
+    recovery_seconds_max: float = 90.0
 
     def missing(self, _world: World) -> str | None:
         """Return why it can't happen on this machine."""

@@ -43,7 +43,13 @@ async def committed(
 
 
 class Replayed(Fault):
-    """A group's offsets go back to the start: everything on the topic comes again."""
+    """A group's offsets go back to the start: everything on the topic comes again.
+
+    A new order waits until all of it has: that takes the longer, the more there is.
+    """
+
+    is_timed = False
+    recovery_seconds_max = 600.0
 
     def __init__(self, service: str) -> None:
         self.name = f"{service}: offsets reset to the start"
