@@ -18,7 +18,7 @@ from eshop.contracts.topics import Topic
 from eshop.handlers.parking import park
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay
-from eshop.relay.topics import ensure_topics
+from eshop.relay.topics import Copies, ensure_topics
 from eshop.rpc.server import GrpcServer
 from eshop.settings import Settings
 from eshop.store.database import REQUEST_CONNECTIONS_MAX, Database, Session
@@ -73,7 +73,8 @@ def _wire_database(
 ) -> None:
     @app.before_start
     async def prepare() -> None:
-        await ensure_topics(settings.kafka, settings.topic_prefix)
+        copies = Copies(settings.topic_replication, settings.topic_min_in_sync)
+        await ensure_topics(settings.kafka, settings.topic_prefix, copies)
         if (admin_url := settings.admin_url()) is not None:
             await asyncio.to_thread(migrate, service, store.database.url, admin_url)
         await store.database.open()
