@@ -90,6 +90,19 @@ class Bench:
             )
         return self.process
 
+    async def run(self) -> None:
+        """Start the worker, and wait until it is ready."""
+        await self.start()
+        await self.until_ready()
+
+    async def settle_first(self) -> TopicPartition:
+        """Run, have one order handled and committed, and return its partition."""
+        await self.run()
+        partition = await self.put(order_created("ann", 5))
+        await self.until_settled(1)
+        await self.until_committed(partition, 1)
+        return partition
+
     async def until_ready(self) -> None:
         """Wait until the worker says that it is ready."""
         assert self.process is not None
@@ -113,11 +126,11 @@ class Bench:
         assert self.process is not None
         return await asyncio.wait_for(self.process.wait(), WAIT_SECONDS_MAX)
 
-    async def leave(self) -> int:
-        """Stop the worker as supervisors do."""
+    async def stop(self) -> None:
+        """Stop the worker as supervisors do: it leaves cleanly."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return await self.ends()
+        assert await self.ends() == 0, self.log[-3000:]
 
     def sql(self, statement: str) -> list[Any]:
         """Look into the worker's database, or change it, as its superuser."""
@@ -258,8 +271,7 @@ BAD = bad_messages()
 
 
 async def test_messages_that_can_not_be_read_are_parked_and_the_others_go_on(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     users = iter(f"user-{number}" for number in range(100))
     for value, headers in BAD.values():
         user = next(users)
@@ -277,12 +289,11 @@ async def test_messages_that_can_not_be_read_are_parked_and_the_others_go_on(ben
     assert bench.sql("SELECT count(*) FROM inbox JOIN dead_letters USING (message_id)")[0][0] == len(parked)
     announced = "SELECT count(*) FROM outbox WHERE type = 'eshop.payments.DeadLetterParked'"
     assert bench.sql(announced)[0][0] == len(parked)
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_message_that_can_not_be_stored_is_parked_alone(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     bench.sql("ALTER TABLE payments ADD CHECK (amount_minor <> 13)")
     bench.sql("INSERT INTO wallets (user_id, currency, balance_minor) VALUES ('ann', 'USD', 1000)")
     orders = [order_created("ann", amount) for amount in (5, 6, 13, 7, 8)]
@@ -294,14 +305,13 @@ async def test_message_that_can_not_be_stored_is_parked_alone(bench: Bench) -> N
     assert parked == [(orders[2].order_id, "SQLSTATE 23514")]
     assert bench.sql("SELECT balance_minor FROM wallets") == [(1000 - 26,)]
     await bench.until_committed(partition, 5)
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_burst_of_poison_stops_its_partition_and_no_other_until_somebody_has_looked(
     bench: Bench,
 ) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     for number in range(BURST_MAX + 1):
         await bench.put_raw(b"ann", b"bad %d" % number, headers_of(order_created("ann", 5)))
     ann = await bench.put(order_created("ann", 5))
@@ -315,16 +325,12 @@ async def test_burst_of_poison_stops_its_partition_and_no_other_until_somebody_h
     await bench.until_settled(2)
     assert bench.sql("SELECT count(*) FROM dead_letters") == [(BURST_MAX + 1,)]
     assert await bench.metric("eshop_delivery_waiting") == 0
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_offsets_moved_ahead_are_noticed_and_nothing_is_passed_over(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
-    partition = await bench.put(order_created("ann", 5))
-    await bench.until_settled(1)
-    await bench.until_committed(partition, 1)
-    assert await bench.leave() == 0, bench.log[-3000:]
+    partition = await bench.settle_first()
+    await bench.stop()
 
     for _ in range(3):
         await bench.put(order_created("ann", 5))
@@ -333,30 +339,24 @@ async def test_offsets_moved_ahead_are_noticed_and_nothing_is_passed_over(bench:
     await bench.until_settled(4)
     await bench.until_committed(partition, 4)
     assert "the committed offset is past the watermark (watermark 1, committed 3)" in bench.log
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_offset_moved_past_an_idle_partition_is_put_back(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
-    partition = await bench.put(order_created("ann", 5))
-    await bench.until_settled(1)
-    await bench.until_committed(partition, 1)
-    assert await bench.leave() == 0, bench.log[-3000:]
+    partition = await bench.settle_first()
+    await bench.stop()
     await bench.move(partition, 50)
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     async with asyncio.timeout(WAIT_SECONDS_MAX):
         while await bench.committed(partition) != 1:
             await asyncio.sleep(0.1)
     await bench.put(order_created("ann", 5))
     await bench.until_settled(2)
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_messages_passed_over_in_mid_run_are_read_again(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     partition = await bench.put(order_created("ann", 5))
     await bench.until_settled(1)
     # As if offsets 1 to 3 had been acknowledged, but never handled.
@@ -366,7 +366,7 @@ async def test_messages_passed_over_in_mid_run_are_read_again(bench: Bench) -> N
     await bench.until_settled(4)
     await bench.until_committed(partition, 4)
     assert f"{partition.topic}/{partition.partition}: offsets 0 to 0 were passed over; seeking" in bench.log
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_batch_that_an_exception_threw_away_is_read_again(bench: Bench) -> None:
@@ -379,7 +379,7 @@ async def test_batch_that_an_exception_threw_away_is_read_again(bench: Bench) ->
     await bench.until_settled(4)
     await bench.until_committed(partition, 4)
     assert "passed over; seeking back" in bench.log
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_message_acknowledged_but_not_handled_before_a_kill_is_read_again(bench: Bench) -> None:
@@ -392,16 +392,12 @@ async def test_message_acknowledged_but_not_handled_before_a_kill_is_read_again(
     await bench.start()
     await bench.until_settled(1)
     assert "the committed offset is past the watermark (watermark 0, committed 1)" in bench.log
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_log_whose_start_was_dropped_unread_is_gone_on_with_and_the_loss_is_told(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
-    partition = await bench.put(order_created("ann", 5))
-    await bench.until_settled(1)
-    await bench.until_committed(partition, 1)
-    assert await bench.leave() == 0, bench.log[-3000:]
+    partition = await bench.settle_first()
+    await bench.stop()
     for _ in range(3):
         await bench.put(order_created("ann", 5))
     await bench.drop_before(partition, 3)
@@ -409,12 +405,11 @@ async def test_log_whose_start_was_dropped_unread_is_gone_on_with_and_the_loss_i
     await bench.until_settled(2)
     assert "the log begins after the watermark (watermark 1, committed 1, 2 messages are lost)" in bench.log
     assert await bench.metric("eshop_messages_lost_total") == 2
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_hole_in_the_log_itself_is_accepted_when_it_is_there_again(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     producer = AIOKafkaProducer(bootstrap_servers=bench.cluster.kafka, transactional_id=bench.name)
     await producer.start()
     try:
@@ -428,16 +423,15 @@ async def test_hole_in_the_log_itself_is_accepted_when_it_is_there_again(bench: 
     await bench.put(order_created("ann", 5))
     await bench.until_settled(4)
     assert "offsets 1 to 1 were passed over; seeking back" in bench.log
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_topic_made_anew_while_nobody_reads_is_read_from_its_start(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     for _ in range(3):
         await bench.put(order_created("ann", 5))
     await bench.until_settled(3)
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
     await recreate_topic(bench.cluster.kafka, bench.name, ORDERS_EVENTS.name)
     partition = await bench.put(order_created("ann", 5))
     await bench.start()
@@ -447,12 +441,11 @@ async def test_topic_made_anew_while_nobody_reads_is_read_from_its_start(bench: 
         await bench.put(order_created("ann", 5))
     await bench.until_settled(8)
     await bench.until_committed(partition, 5)
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_worker_whose_topic_is_gone_ends_and_reads_the_new_one(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     for _ in range(3):
         await bench.put(order_created("ann", 5))
     await bench.until_settled(3)
@@ -462,7 +455,7 @@ async def test_worker_whose_topic_is_gone_ends_and_reads_the_new_one(bench: Benc
     await bench.put(order_created("ann", 5))
     await bench.start()
     await bench.until_settled(4)
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 BREAK_AND_MEND = {
@@ -480,8 +473,7 @@ async def test_database_that_is_not_as_it_should_be_is_waited_for(
     bench: Bench, spoil: str, mend: str
 ) -> None:
     role = urlsplit(bench.database_url).username
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     bench.sql(spoil.format(role=role))
     partition = await bench.put(order_created("ann", 5))
     await bench.until_logged("tries again in")
@@ -491,16 +483,15 @@ async def test_database_that_is_not_as_it_should_be_is_waited_for(
     await bench.until_settled(2)
     assert await bench.metric("eshop_delivery_waiting") == 0
     await bench.until_committed(partition, 2)
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_worker_that_waits_can_be_stopped_and_acknowledges_nothing(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     bench.sql("ALTER TABLE payments RENAME COLUMN reason TO gone")
     partition = await bench.put(order_created("ann", 5))
     await bench.until_logged("tries again in")
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
     assert await bench.committed(partition) == 0
     bench.sql("ALTER TABLE payments RENAME COLUMN gone TO reason")
     await bench.start()
@@ -508,8 +499,7 @@ async def test_worker_that_waits_can_be_stopped_and_acknowledges_nothing(bench: 
 
 
 async def test_requests_that_wait_for_a_row_keep_no_order_waiting(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     bench.sql("INSERT INTO wallets (user_id, currency) VALUES ('ann', 'USD')")
     holder = psycopg2.connect(
         urlsplit(bench.cluster.postgres_admin_url)._replace(path=urlsplit(bench.database_url).path).geturl()
@@ -537,8 +527,7 @@ async def test_requests_that_wait_for_a_row_keep_no_order_waiting(bench: Bench) 
 
 
 async def test_broker_that_was_away_is_caught_up_with(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     await bench.put(order_created("ann", 5))
     await bench.until_settled(1)
     channel: Any = open_channel(f"127.0.0.1:{bench.grpc_port}")
@@ -559,14 +548,13 @@ async def test_broker_that_was_away_is_caught_up_with(bench: Bench) -> None:
         async with asyncio.timeout(WAIT_SECONDS_MAX):
             while bench.sql(unsent)[0][0]:
                 await asyncio.sleep(0.05)
-        assert await bench.leave() == 0, bench.log[-3000:]
+        await bench.stop()
     finally:
         await channel.close()
 
 
 async def test_database_that_was_away_is_waited_for(bench: Bench) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     partition = await bench.put(order_created("ann", 5))
     await bench.until_settled(1)
     await asyncio.to_thread(bench.cluster.kill_part, "postgres")
@@ -582,14 +570,13 @@ async def test_database_that_was_away_is_waited_for(bench: Bench) -> None:
         while bench.sql("SELECT 1 FROM outbox WHERE sent_at IS NULL"):
             await asyncio.sleep(0.05)
     await bench.until_ready()
-    assert await bench.leave() == 0, bench.log[-3000:]
+    await bench.stop()
 
 
 async def test_batch_that_is_tried_again_does_not_keep_another_worker_from_joining(
     bench: Bench, tmp_path: Path
 ) -> None:
-    await bench.start()
-    await bench.until_ready()
+    await bench.run()
     bench.sql("ALTER TABLE payments RENAME COLUMN reason TO gone")
     users = [f"user-{number}" for number in range(40)]
     for user in users:
@@ -609,11 +596,11 @@ async def test_batch_that_is_tried_again_does_not_keep_another_worker_from_joini
         for user in users:
             await bench.put(order_created(user, 5))
         await bench.until_settled(2 * len(users))
-        assert await second.leave() == 0, second.log[-3000:]
+        await second.stop()
         for user in users:
             await bench.put(order_created(user, 5))
         await bench.until_settled(3 * len(users))
-        assert await bench.leave() == 0, bench.log[-3000:]
+        await bench.stop()
     finally:
         if second.process is not None and second.process.returncode is None:
             second.process.kill()
