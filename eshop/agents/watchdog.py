@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 5.0
 #: Far longer than any attempt may take: statements and locks are bounded to seconds.
 STALLED_SECONDS = 30.0
+#: One partition may have to wait for others that have a backlog, but not for ever.
+STARVED_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +39,37 @@ class Watchdog:
         self._name = name
         self._end = end
         self._seen: dict[TP, tuple[int, float]] = {}
+        self._looked_at = 0.0
+        self._alive_at = 0.0
 
     def forget(self) -> None:
         """Begin anew: nothing could be seen for a while."""
         self._seen.clear()
 
-    def look(self, at: Standing) -> None:
+    def look(self, standings: Sequence[Standing]) -> None:
         """End the process where messages wait and nothing was done or tried for too long."""
         now = time.monotonic()
-        before, since = self._seen.get(at.partition, (-1, now))
-        if at.done != before or at.done >= at.end:
-            self._seen[at.partition] = (at.done, now)
-        elif now - max(since, at.tried_at) > STALLED_SECONDS:
-            self._end(
-                f"{self._name} makes no progress: {at.partition.topic}/{at.partition.partition} stands at"
-                f" {at.done} of {at.end} for {now - since:.0f} s"
-            )
+        if now - self._looked_at > 2 * LOOK_SECONDS:  # what was asked hung, with the broker or the database
+            self.forget()
+        self._looked_at = now
+        idle = [(at, self._idle_since(at, now)) for at in standings]
+        self._seen = {at.partition: self._seen[at.partition] for at in standings}
+        for at, since in idle:
+            limit = STARVED_SECONDS if now - self._alive_at <= STALLED_SECONDS else STALLED_SECONDS
+            if now - since > limit:
+                self._end(
+                    f"{self._name} makes no progress: {at.partition.topic}/{at.partition.partition} stands at"
+                    f" {at.done} of {at.end} for {now - since:.0f} s"
+                )
+
+    def _idle_since(self, at: Standing, now: float) -> float:
+        """Return when the partition last gave a sign of life: now, where it has nothing to do."""
+        done, since = self._seen.get(at.partition, (-1, now))
+        self._alive_at = max(self._alive_at, at.tried_at if at.done == done else now)
+        if at.done != done or at.done >= at.end:
+            since = now
+        self._seen[at.partition] = (at.done, since)
+        return max(since, at.tried_at)
 
 
 def register_watchdog(
@@ -77,7 +94,6 @@ def register_watchdog(
         if not found or app.rebalancing:
             watchdog.forget()
             return
-        for standing in found:
-            watchdog.look(standing)
+        watchdog.look(found)
 
     register_periodic(app, LOOK_SECONDS, look, f"the watch on {name}")

@@ -1,20 +1,18 @@
 """The watchdog: a worker that has work and does none is ended, and no other."""
 
+from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
 from faust.types import TP
 
-from eshop.agents.watchdog import STALLED_SECONDS, Standing, Watchdog
+from eshop.agents.watchdog import LOOK_SECONDS, STALLED_SECONDS, STARVED_SECONDS, Standing, Watchdog
+
+END = 20
 
 
 class Ended(Exception):
     """The process would have ended."""
-
-
-def standing(done: int, tried_at: float = 0.0) -> Standing:
-    """Return how a partition whose log ends at 20 stands."""
-    return Standing(TP("topic", 3), done, 20, tried_at)
 
 
 def end(reason: str) -> NoReturn:
@@ -28,26 +26,52 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+def watch(clock: list[float], seconds: float, *partitions: Callable[[float], tuple[int, float]]) -> None:
+    """Look at partitions for a while; each tells, after so many seconds, how far it is and when it tried."""
+    watchdog, begin = Watchdog("agent", end), clock[0]
+    while clock[0] - begin <= seconds:
+        told = [partition(clock[0] - begin) for partition in partitions]
+        watchdog.look([Standing(TP("topic", n), done, END, tried) for n, (done, tried) in enumerate(told)])
+        clock[0] += LOOK_SECONDS
+
+
+def stuck(_after: float) -> tuple[int, float]:
+    return 10, 0.0
+
+
+def without_work(_after: float) -> tuple[int, float]:
+    return END, 0.0
+
+
+def going_on(after: float) -> tuple[int, float]:
+    return int(after / LOOK_SECONDS) % END, 0.0
+
+
+def trying_in_vain(after: float) -> tuple[int, float]:
+    return 10, 1000.0 + after
+
+
 def test_partition_that_stands_still_with_work_ends_the_process(clock: list[float]) -> None:
-    watchdog = Watchdog("agent", end)
-    watchdog.look(standing(10))
-    clock[0] += STALLED_SECONDS
-    watchdog.look(standing(10))
-    clock[0] += 1
-    with pytest.raises(Ended, match="topic/3 stands at 10 of 20"):
-        watchdog.look(standing(10))
+    watch(clock, STALLED_SECONDS, stuck, without_work)
+    with pytest.raises(Ended, match="topic/0 stands at 10 of 20"):
+        watch(clock, STALLED_SECONDS + 2 * LOOK_SECONDS, stuck, without_work)
 
 
-@pytest.mark.parametrize(
-    ("done", "tried"), [((10, 10, 11), False), ((20, 20, 20), False), ((10, 10, 10), True)],
-    ids=["goes on", "has no work", "tries in vain"],
-)  # fmt: skip
+@pytest.mark.parametrize("partition", [going_on, without_work, trying_in_vain])
 def test_partition_that_does_something_or_has_nothing_to_do_is_let_be(
-    clock: list[float], done: tuple[int, ...], tried: bool
+    clock: list[float], partition: Callable[[float], tuple[int, float]]
 ) -> None:
+    watch(clock, 3 * STARVED_SECONDS, partition)
+
+
+def test_partition_may_wait_for_others_with_a_backlog_but_not_for_ever(clock: list[float]) -> None:
+    watch(clock, STARVED_SECONDS - LOOK_SECONDS, stuck, going_on)
+    with pytest.raises(Ended, match="topic/0"):
+        watch(clock, STARVED_SECONDS + 2 * LOOK_SECONDS, stuck, going_on)
+
+
+def test_time_in_which_nothing_could_be_seen_does_not_count(clock: list[float]) -> None:
     watchdog = Watchdog("agent", end)
-    for at in done:
-        watchdog.look(standing(at, clock[0] if tried else 0.0))
-        clock[0] += STALLED_SECONDS - 1
-    watchdog.forget()
-    watchdog.look(standing(10))
+    for _ in range(3):
+        watchdog.look([Standing(TP("topic", 0), 10, END)])
+        clock[0] += 2 * STALLED_SECONDS
