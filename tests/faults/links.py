@@ -12,6 +12,8 @@ SLOW_SECONDS = 0.15
 RESEND_SECONDS = 0.25
 LOST_SHARE = 0.15
 RESET_SHARE = 0.01
+#: How often a server that refuses is asked again.
+ANSWER_POLL_SECONDS = 0.05
 
 
 class Mode(StrEnum):
@@ -39,12 +41,29 @@ class Link:
         self.rng = rng
         self._pipes: set[_Side] = set()
         self._server: asyncio.Server | None = None
+        self._waiting: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Listen on a free port, the same for as long as the link lives."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Side(self, None), HOST, 0)
+        self._server = await loop.create_server(lambda: _Side(self, None), HOST, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    def refuse(self) -> None:
+        """Refuse connections as the server does, for as long as it does."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self._waiting = asyncio.get_running_loop().create_task(self._until_answered())
+
+    async def _until_answered(self) -> None:
+        while True:
+            await asyncio.sleep(ANSWER_POLL_SECONDS)
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection(HOST, self.target_port)
+                writer.close()
+                await self.open()
+                return
 
     def set_mode(self, mode: Mode) -> None:
         """Change the weather. After a cut its connections are reset, as a network's are that came back."""
@@ -59,6 +78,8 @@ class Link:
         """Listen no more, and end every connection."""
         if self._server is not None:
             self._server.close()
+        if self._waiting is not None:
+            self._waiting.cancel()
         for side in list(self._pipes):
             side.reset()
 
@@ -100,6 +121,7 @@ class _Side(asyncio.Protocol):
         try:
             await asyncio.get_running_loop().create_connection(lambda: server, HOST, self._link.target_port)
         except OSError:
+            self._link.refuse()
             self.reset()
             return
         self._other = server

@@ -186,8 +186,11 @@ class _Run:
             return time.monotonic()
 
         returned = asyncio.create_task(back())
-        served_at = await served()
-        back_at = await returned
+        try:
+            served_at = await served()
+            back_at = await returned
+        finally:
+            returned.cancel()
         if fired.victims:
             happened.down_seconds = back_at - fired.ended_at
         happened.served_seconds = served_at - fired.ended_at

@@ -136,8 +136,15 @@ async def test_lossy_link_delays_or_breaks_and_never_garbles() -> None:
     assert 0 < broken < 20
 
 
-async def test_who_is_not_there_is_not_reached() -> None:
+async def test_who_does_not_listen_is_refused_until_it_does() -> None:
     async with linked() as (link, _, connect):
-        link.target_port = 1
-        client = await connect()
-        await is_reset(client)
+        there, link.target_port = link.target_port, 1
+        await is_reset(await connect())
+        with pytest.raises(ConnectionRefusedError):
+            await connect()
+        link.target_port = there
+        async with asyncio.timeout(5):
+            while True:
+                with suppress(ConnectionRefusedError):
+                    assert await said(await connect(), b"again") == b"again"
+                    return
