@@ -207,7 +207,7 @@ async def test_refund_long_after_is_found_with_who_wanted_it_and_why(world: Worl
     request = await world.place()
     await world.settle()
     # As if all so far had been an hour ago.
-    await age(world, timedelta(hours=1))
+    age(world, timedelta(hours=1))
     await world.orders.transact(
         lambda uow: request_refund(uow, request.order_id, reason="broken", operator="olga", cause=CAUSE)
     )
@@ -234,7 +234,7 @@ async def test_question_that_was_answered_long_after_is_found(world: World) -> N
         lambda uow: request_refund(uow, request.order_id, reason="broken", operator="olga", cause=CAUSE)
     )
     late = await world.carry(world.orders)
-    await age(world, timedelta(hours=1))
+    age(world, timedelta(hours=1))
     await sql(world.orders, "UPDATE orders SET ask_at = now() + interval '30 s'")
     world.change("orders", "UPDATE operator_actions SET at = now()")
     await world.payments.transact(lambda uow: settle_orders(uow, late[1:]))
@@ -281,7 +281,7 @@ async def park_at(store: Store[Any], message: Message) -> str:
 async def test_what_retention_has_taken_is_said(world: World) -> None:
     request = await world.place()
     await world.settle()
-    await age(world, timedelta(days=9))
+    age(world, timedelta(days=9))
     await sql(world.orders, "DELETE FROM outbox")
     await sql(world.payments, "DELETE FROM outbox")
     timeline = await world.timeline(request.order_id)
@@ -291,7 +291,7 @@ async def test_what_retention_has_taken_is_said(world: World) -> None:
         ("orders", "outbox"),
         ("payments", "outbox"),
     ]
-    await age(world, timedelta(days=7))
+    age(world, timedelta(days=7))
     assert len((await world.timeline(request.order_id)).removed) == 4
 
 
@@ -307,26 +307,51 @@ async def test_unknown_order_has_no_timeline(world: World) -> None:
     assert (await world.ask_payments.GetTrail(odd)).user_id == ""
 
 
-async def age(world: World, by: timedelta) -> None:
+#: Where times are, and where ids that begin with one.
+TIMES = {
+    "orders": (
+        ("orders", "created_at"),
+        ("order_history", "at"),
+        ("operator_actions", "at"),
+        ("outbox", "created_at"),
+        ("outbox", "sent_at"),
+        ("inbox", "received_at"),
+    ),
+    "payments": (
+        ("payments", "decided_at"),
+        ("transfers", "created_at"),
+        ("outbox", "created_at"),
+        ("outbox", "sent_at"),
+        ("inbox", "received_at"),
+    ),
+}
+IDS = {
+    "orders": (("outbox", "message_id"), ("inbox", "message_id")),
+    "payments": (
+        ("outbox", "message_id"),
+        ("inbox", "message_id"),
+        ("transfers", "transfer_id"),
+        ("legs", "transfer_id"),
+        ("wallet_history", "transfer_id"),
+    ),
+}
+
+
+def age(world: World, by: timedelta) -> None:
     """Have all that is there have happened earlier."""
-    columns = {
-        "orders": (
-            ("orders", "created_at"),
-            ("order_history", "at"),
-            ("operator_actions", "at"),
-            ("outbox", "created_at"),
-            ("outbox", "sent_at"),
-            ("inbox", "received_at"),
-        ),
-        "payments": (
-            ("payments", "decided_at"),
-            ("transfers", "created_at"),
-            ("outbox", "created_at"),
-            ("outbox", "sent_at"),
-            ("inbox", "received_at"),
-        ),
-    }
-    for service, pairs in columns.items():
-        for table, column in pairs:
-            interval = f"interval '{by.total_seconds()} s'"
-            world.change(service, f"UPDATE {table} SET {column} = {column} - {interval}")
+    seconds = by.total_seconds()
+    for service, times in TIMES.items():
+        changes = [f"{table} SET {column} = {column} - interval '{seconds} s'" for table, column in times]
+        changes += [f"{table} SET {column} = {older(column, seconds)}" for table, column in IDS[service]]
+        follows = f"outbox SET causation_id = {older('causation_id', seconds)}"
+        changes.append(f"{follows} WHERE causation_id ~ '^[0-9a-f]{{8}}-'")
+        statements = "; ".join(f"UPDATE {change}" for change in changes)
+        # Ids that refer to each other change together.
+        world.change(service, f"SET LOCAL session_replication_role = replica; {statements}")
+
+
+def older(column: str, seconds: float) -> str:
+    """Return an id as it would have been made earlier."""
+    digits = f"replace({column}::text, '-', '')"
+    made = f"('x' || left({digits}, 12))::bit(48)::bigint - {int(seconds * 1000)}"
+    return f"(lpad(to_hex({made}), 12, '0') || substr({digits}, 13))::uuid"
