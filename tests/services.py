@@ -17,18 +17,23 @@ TOKEN = "a-token"
 
 
 @asynccontextmanager
-async def served(name: str, add: Callable[[aio.Server], None]) -> AsyncIterator[aio.Channel]:
-    """Serve a service, and yield a channel to it."""
+async def served_at(name: str, add: Callable[[aio.Server], None]) -> AsyncIterator[str]:
+    """Serve a service, and yield its address."""
     address = f"127.0.0.1:{free_port(set())}"
     server = GrpcServer(address, TOKEN, service_names=[name], with_reflection=True)
     add(server.server)
     await server.start()
-    channel = open_channel(address)
     try:
-        yield channel
+        yield address
     finally:
-        await channel.close()
         await server.stop()
+
+
+@asynccontextmanager
+async def served(name: str, add: Callable[[aio.Server], None]) -> AsyncIterator[aio.Channel]:
+    """Serve a service, and yield a channel to it."""
+    async with served_at(name, add) as address, open_channel(address) as channel:
+        yield channel
 
 
 class Caller:

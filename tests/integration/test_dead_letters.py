@@ -1,13 +1,18 @@
 """Dead letters over real gRPC on a real Postgres: replayed once, discarded, and all of it recorded."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from grpc import aio
 
 from eshop.contracts import orders_v1
 from eshop.contracts.messages import Message, encode
@@ -26,16 +31,20 @@ from eshop.store.retention import remove_expired
 from eshop.store.schema import ORDERS
 from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import Partition, captured, new_id, order_created, place_order
-from tests.services import Caller, code_of, holding, rows, served, until_waiting
+from tests.services import TOKEN, Caller, code_of, holding, rows, served, served_at, until_waiting
 
 Orders = Store[OrdersUnitOfWork]
 Payments = Store[PaymentsUnitOfWork]
 
 
+def adding(store: Store[Any], handler: Handler[Any]) -> Callable[[aio.Server], None]:
+    servicer = DeadLettersServicer(store, handler)
+    return lambda server: add_DeadLettersServicer_to_server(servicer, server)
+
+
 def letters_of(store: Store[Any], handler: Handler[Any]) -> AbstractAsyncContextManager[Any]:
     """Serve a service's dead letters."""
-    servicer = DeadLettersServicer(store, handler)
-    return served(SERVICE_NAME, lambda server: add_DeadLettersServicer_to_server(servicer, server))
+    return served(SERVICE_NAME, adding(store, handler))
 
 
 @pytest.fixture
@@ -291,3 +300,65 @@ async def test_resolved_letters_go_after_a_month_and_parked_ones_never(ask: Any,
     left = await sql(orders, "SELECT dead_letter_id::text AS id FROM dead_letters ORDER BY 1")
     assert [row.id for row in left] == ids[1:]
     assert await rows(orders, "operator_actions") == [2]
+
+
+async def eshop(orders: str, payments: str, data: Path, *words: str) -> tuple[int, str]:
+    """Run `eshop deadletters` before these services; return its exit code and all it says."""
+    environment = os.environ | {
+        "ESHOP_ORDERS_GRPC": orders,
+        "ESHOP_PAYMENTS_GRPC": payments,
+        "ESHOP_SERVICE_TOKEN": TOKEN,
+        "ESHOP_DATA": str(data),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "eshop.cli", "deadletters", *words),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+async def test_operator_sees_the_letters_of_both_services_and_what_is_held(
+    orders: Orders, payments: Payments, tmp_path: Path
+) -> None:
+    poison = [replace(unreadable(number), error="bad \x1b[31m\nbody") for number in range(BURST_MAX)]
+    ids = [await park_poison(orders, one) for one in poison]
+    ids.append(await park_poison(payments, replace(unreadable(0, b"\xff"), cause="SQLSTATE 22001")))
+    async with (
+        served_at(SERVICE_NAME, adding(orders, record_outcomes)) as to_orders,
+        served_at(SERVICE_NAME, adding(payments, settle_orders)) as to_payments,
+    ):
+
+        async def run(*words: str) -> tuple[int, str]:
+            return await eshop(to_orders, to_payments, tmp_path, *words)
+
+        code, said = await run("list")
+        assert (code, "held: eshop.payments.events.v1/0 of orders" in said) == (0, True), said
+        assert all(letter_id in said for letter_id in ids), said
+        assert "\x1b" not in said
+        code, said = await run("list", "--limit", "2", "--json")
+        told = json.loads(said)
+        assert [letter["dead_letter_id"] for letter in told["letters"]] == ids[:2]
+        assert [(group["service"], group["count"]) for group in told["groups"]] == [
+            ("orders", BURST_MAX),
+            ("payments", 1),
+        ]
+        assert (told["more"], len(told["held"])) == (True, 1)
+        code, said = await run("show", ids[-1])
+        assert (code, "payments" in said, "base64:/w==" in said) == (0, True, True), said
+        assert (await run("show", ids[-1], "--service", "orders"))[0] == 1
+
+        code, said = await run("replay", "--cause", "undecodable", "--reason", "again")
+        assert (code, f"0 replayed, {BURST_MAX} not" in said) == (1, True), said
+        assert said.count("once the orders service has code that reads it") == BURST_MAX
+        code, said = await run("discard", *ids[:2], "--reason", "a test's")
+        assert (code, "2 discarded" in said) == (0, True), said
+        code, said = await run("list", "--service", "orders", "--json")
+        told = json.loads(said)
+        assert (told["held"], len(told["letters"])) == ([], BURST_MAX - 2)
+        code, said = await run("list", "--status", "discarded", "--cause", "undecodable")
+        assert (code, [letter_id in said for letter_id in ids[:3]]) == (0, [True, True, False]), said
+    code, said = await run("list")
+    assert (code, "is the shop up?" in said) == (1, True), said
