@@ -206,7 +206,7 @@ def _act_on(
             continue
         counts[reply.status == wanted] += 1
         said = _sentence(where, reply, wanted)
-        console.print(f"{dead_letter_id} {said}", markup=False, soft_wrap=True)
+        console.print(_shown(f"{dead_letter_id} {said}"), markup=False, soft_wrap=True)
     console.print(f"{counts[True]} {wanted}" + (f", {counts[False]} not" if counts[False] else ""))
     if counts[False]:
         raise typer.Exit(1)
@@ -240,7 +240,7 @@ def _print_list(shown: dict[str, Any]) -> None:
             soft_wrap=True,
         )
     for letter in shown["letters"]:
-        console.print(_line(letter), markup=False, soft_wrap=True)
+        console.print(_shown(_line(letter)), markup=False, soft_wrap=True)
     if shown["letters"] and shown["more"]:
         console.print("… and more: --limit")
 
@@ -284,7 +284,7 @@ def _second(time: str) -> str:
 
 
 def _one_line(error: str) -> str:
-    return _shown(" ".join(error.split()))
+    return " ".join(error.split())
 
 
 def _shown(text: str) -> str:
