@@ -63,6 +63,8 @@ class _Run:
         self._world = scene.world
         self._report = report
         self._killed: Counter[str] = Counter()
+        #: Whatever is fired at a shop that does not come back shows nothing.
+        self._is_lost = False
         self._begun = time.monotonic()
         self._enough = asyncio.Event()
 
@@ -120,6 +122,11 @@ class _Run:
                 return
             fault = waiting.pop(0) if self._is_turn_of_a_fault(waiting, total) else self._volley(waiting)
             await self._one(fault)
+            if self._is_lost:
+                self._report.failures.append(
+                    f"not well again after {fault.name}: {len(waiting)} faults are left"
+                )
+                return
             await asyncio.sleep(self._pause(waiting))
 
     def _is_left_out(self, fault: Fault) -> bool:
@@ -203,7 +210,8 @@ class _Run:
             await self._world.until_all_ready(seconds_max)
             await self._scene.probe.served(seconds_max)
         except (NotShown, TimeoutError) as error:
-            happened.failure += f"; and it is not well again: {error!s}"
+            happened.failure += f"; and it is not well again: {error!r}"
+            self._is_lost = True
 
     def _tell(self, happened: Happened) -> None:
         seconds = happened.recovery_seconds
@@ -217,7 +225,9 @@ class _Run:
 
     async def _rest_of_the_orders(self) -> None:
         """Let customers order on until there are as many orders as were wanted, within bounds."""
-        while self._scene.load.placed < self._plan.orders and self._minutes() < self._plan.minutes * OVERTIME:
+        while self._scene.load.placed < self._plan.orders and not self._is_lost:
+            if self._minutes() > self._plan.minutes * OVERTIME:
+                return
             await asyncio.sleep(0.2)
 
     async def _come_to_rest(self, listeners: list[Listener]) -> None:

@@ -246,6 +246,8 @@ def _launch(folder: Path, data: Path, crash_points: Path, seed: int) -> subproce
         CONTROL: str(folder / "control"),
         SEED: str(seed),
     }
+    # Kept compiled, as a user's machine keeps it: every restart would compile all of it again.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with (folder / "up.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.faults.launch", *words],
