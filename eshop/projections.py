@@ -1,8 +1,12 @@
 """The projections worker: ``faust -A eshop.projections worker -l info``. Everything is wired here."""
 
-from eshop.agents.watchdog import Standing, register_watchdog
+from functools import partial
+
+from eshop.agents.periodic import register_periodic
+from eshop.agents.watchdog import LOOK_SECONDS, Standing, Watch
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from eshop.exit import end_process
+from eshop.relay.log import next_offset
 from eshop.relay.topics import Copies, ensure, ensure_topics, new_topic
 from eshop.settings import Settings
 from eshop.tables import users
@@ -24,7 +28,8 @@ def create_app(settings: Settings) -> ServiceApp:
         ends = await consumer.highwaters(*partitions)
         return [Standing(tp, consumer.committed(tp) or 0, ends[tp]) for tp in partitions]
 
-    register_watchdog(app, sources, standings, "projections.users")
+    watch = Watch(app, sources, standings, partial(next_offset, settings.kafka), "projections.users")
+    register_periodic(app, LOOK_SECONDS, watch.look, "the watch on projections.users")
 
     @app.before_start
     async def topics() -> None:

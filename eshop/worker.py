@@ -16,6 +16,7 @@ from eshop.agents.periodic import register_periodic
 from eshop.contracts.bodies import ParkedMessage
 from eshop.contracts.topics import Topic
 from eshop.handlers.parking import park
+from eshop.relay.log import next_offset
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay
 from eshop.relay.topics import Copies, ensure_topics
@@ -64,7 +65,8 @@ def create_worker(
     _wire_database(app, service, settings, store, requests)
     _wire_relay(app, settings, store)
     parking = partial(park, announcement=parks_as)
-    register(app, store, settings.topic(reads.name), handler, parking, agent_name)
+    looking = partial(next_offset, settings.kafka)
+    register(app, store, settings.topic(reads.name), handler, parking, looking, agent_name)
     return app, store, requests
 
 

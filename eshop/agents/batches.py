@@ -47,9 +47,10 @@ def origin_of(event: EventT[Any]) -> Origin:
 
 
 def headers_of(event: EventT[Any]) -> list[tuple[str, bytes]]:
-    """Return the event's headers as Kafka has them."""
+    """Return the event's headers as Kafka has them; a null value is an empty one."""
     headers = event.message.headers
-    return list(headers.items() if isinstance(headers, Mapping) else headers or ())
+    pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
+    return [(name, value or b"") for name, value in pairs]
 
 
 def message_of(event: EventT[Any]) -> Message:

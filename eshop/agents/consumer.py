@@ -6,8 +6,9 @@ from faust.types import StreamT
 
 from eshop.agents.batches import batches
 from eshop.agents.delivery import Delivery, Handler, Park
-from eshop.agents.positions import Positions
-from eshop.agents.watchdog import Standing, register_watchdog
+from eshop.agents.periodic import register_periodic
+from eshop.agents.positions import NextOffset, Positions
+from eshop.agents.watchdog import LOOK_SECONDS, Standing, Watch
 from eshop.exit import end_process
 from eshop.store.units import AnyUnitOfWork, Store
 from eshop.web.app import ServiceApp
@@ -17,13 +18,19 @@ U = TypeVar("U", bound=AnyUnitOfWork)
 
 
 def register(
-    app: ServiceApp, store: Store[U], topic_name: str, handler: Handler[U], park: Park[U], name: str
+    app: ServiceApp,
+    store: Store[U],
+    topic_name: str,
+    handler: Handler[U],
+    park: Park[U],
+    next_offset: NextOffset,
+    name: str,
 ) -> None:
     """Have the handler get every message of the topic, in batches, exactly once in effect.
 
     One agent per topic with concurrency 1, because acknowledgements must be in order.
     """
-    positions = Positions(app, store, topic_name, name)
+    positions = Positions(app, store, topic_name, next_offset, name)
     delivery = Delivery(app, store, handler, park, positions, name)
     topic = app.topic(
         topic_name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
@@ -49,4 +56,5 @@ def register(
             await positions.seek_back(epoch)
         return [Standing(tp, done[tp], ends[tp], delivery.tried_at(tp.partition)) for tp in partitions]
 
-    register_watchdog(app, [topic_name], standings, name)
+    watch = Watch(app, [topic_name], standings, next_offset, name)
+    register_periodic(app, LOOK_SECONDS, watch.look, f"the watch on {name}")

@@ -24,9 +24,8 @@ from eshop.store.units import AnyUnitOfWork, Store
 
 logger = logging.getLogger(__name__)
 
-#: Messages that may wait in lanes. Beyond, nothing more is read: memory stays bounded.
-WAITING_MAX = 4_000
-LOOK_AGAIN_SECONDS = 0.1
+#: Lanes that try at once: the relay and the agent itself need connections, too.
+TURNS_MAX = 3
 
 _handled = Counter("eshop_messages_handled_total", "Messages whose effect is stored", ["agent"])
 _parked = Counter("eshop_messages_parked_total", "Messages set aside as dead letters", ["agent"])
@@ -64,6 +63,7 @@ class Delivery(Generic[U]):
         self._name = name
         self._lanes: dict[int, Lane] = {}
         self._tried_at: dict[int, float] = {}
+        self.turn = asyncio.Semaphore(TURNS_MAX)
 
     @property
     def epoch(self) -> int:
@@ -81,8 +81,6 @@ class Delivery(Generic[U]):
             logger.info("%s goes on partition by partition after: %r", self._name, error)
             if epoch == self.epoch:
                 self._open_lanes(rest)
-        while sum(len(lane) for lane in self._lanes.values()) > WAITING_MAX:
-            await asyncio.wait([lane.task for lane in self._lanes.values()], timeout=LOOK_AGAIN_SECONDS)
 
     async def handle(self, events: Sequence[Event]) -> None:
         """Handle the events in one transaction and acknowledge them, or raise what goes wrong."""
@@ -112,6 +110,7 @@ class Delivery(Generic[U]):
             await uow.watermarks.advance(origins, self._positions.holes)
             crash.reach("before-commit")
 
+        self._tried(origins)
         try:
             await self._store.transact(with_positions)
         finally:
@@ -120,13 +119,17 @@ class Delivery(Generic[U]):
         ack_in_order(self._app, events)  # last: a crash before it means redelivery
         self._positions.passed(origins)
 
-    async def seek_back(self, epoch: int, gap: WatermarkGap) -> None:
-        """Have what was passed over read again, and what waits in lanes with it."""
-        logger.error("%s: %s; seeking back", self._name, gap)
-        await self._positions.seek_back(epoch, gap)
+    async def is_hole(self, gap: WatermarkGap) -> bool:
+        """Tell whether the log itself has nothing in the gap, which is accepted from then on."""
+        return await self._positions.is_hole(gap)
+
+    async def seek_back(self, epoch: int) -> bool:
+        """Have what was passed over read again, and what waits in lanes with it; see ``Positions``."""
+        logger.error("%s seeks back: messages were passed over", self._name)
+        return await self._positions.seek_back(epoch)
 
     def tried_at(self, partition: int) -> float:
-        """Return when the last attempt on the partition ended, well or not; by the monotonic clock."""
+        """Return when the last attempt on the partition began or ended, by the monotonic clock."""
         return self._tried_at.get(partition, 0.0)
 
     async def stop(self) -> None:

@@ -5,6 +5,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 import faust
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 BACKOFF_SECONDS = 0.1
 BACKOFF_SECONDS_MAX = 5.0
+#: Messages that may wait in a lane. Those behind are dropped, and read again when it is through.
+WAITING_MAX = 1_000
 
 _retries = Counter("eshop_delivery_retries_total", "Batches that were tried again", ["agent"])
 _waiting = Gauge("eshop_delivery_waiting", "Partitions whose batch is retried: the alarm to watch", ["agent"])
@@ -35,12 +38,19 @@ class Attempts(Protocol):
     async def park(self, event: Event, error: Exception) -> None:
         """Set one message aside."""
 
-    async def seek_back(self, epoch: int, gap: WatermarkGap) -> None:
-        """Have all that was read be read again, from before the gap."""
+    async def is_hole(self, gap: WatermarkGap) -> bool:
+        """Tell whether the log itself has nothing in the gap, which is accepted from then on."""
+
+    async def seek_back(self, epoch: int) -> bool:
+        """Have all that was read be read again, from before any gap; False where that can't be now."""
 
     @property
     def epoch(self) -> int:
         """Grows with every seek."""
+
+    @property
+    def turn(self) -> AbstractAsyncContextManager[object]:
+        """Held during an attempt: so many lanes may try at once."""
 
 
 class Lane:
@@ -59,6 +69,7 @@ class Lane:
         self._at_most = BATCH_MAX
         self._delay = BACKOFF_SECONDS
         self._is_waiting = False
+        self._is_overfull = False
         self.task = asyncio.create_task(self._run())
         self.task.add_done_callback(lambda _task: self._show_waiting(False))
 
@@ -66,9 +77,11 @@ class Lane:
         return len(self._events)
 
     def add(self, event: Event) -> None:
-        """Have this one handled after all that are there."""
+        """Have this one handled after all that are there; where these are many, have it read again later."""
         self._drop_reread()
-        self._events.append(event)
+        self._is_overfull = self._is_overfull or len(self._events) >= WAITING_MAX
+        if not self._is_overfull:
+            self._events.append(event)
 
     def take_all(self) -> list[Event]:
         """Return what is left, and leave nothing."""
@@ -77,19 +90,31 @@ class Lane:
         return left
 
     async def _run(self) -> None:
-        while batch := self._head():
-            try:
-                await self._attempt(batch)
-            except WatermarkGap as gap:
-                await self._attempts.seek_back(self._epoch, gap)
-                self._drop(batch)
-            except Exception as error:  # noqa: BLE001  whatever is not poison is transient
-                if len(batch) > 1 and _is_poison(error):
-                    self._at_most = len(batch) // 2
-                else:
+        while True:
+            while batch := self._head():
+                try:
+                    await self._try(batch)
+                except Exception as error:  # noqa: BLE001  whatever is not poison is transient
                     await self._pause(error)
-            else:
-                self._succeeded(batch)
+            if not self._is_overfull or self._app.should_stop:
+                return
+            if not await self._attempts.seek_back(self._epoch):
+                await asyncio.sleep(BACKOFF_SECONDS)
+            self._drop_reread()
+
+    async def _try(self, batch: list[Event]) -> None:
+        try:
+            async with self._attempts.turn:
+                await self._attempt(batch)
+        except WatermarkGap as gap:
+            if not await self._attempts.is_hole(gap) and not await self._attempts.seek_back(self._epoch):
+                raise
+        except Exception as error:
+            if len(batch) == 1 or not _is_poison(error):
+                raise
+            self._at_most = len(batch) // 2
+        else:
+            self._succeeded(batch)
 
     def _head(self) -> list[Event]:
         """Return the next batch: of messages whose partition is still assigned as it was."""
@@ -107,6 +132,7 @@ class Lane:
         if self._epoch != self._attempts.epoch:
             self._events.clear()
             self._epoch = self._attempts.epoch
+            self._is_overfull = False
 
     async def _attempt(self, batch: list[Event]) -> None:
         try:
@@ -117,15 +143,12 @@ class Lane:
             await self._attempts.park(batch[0], error)
 
     def _succeeded(self, batch: list[Event]) -> None:
-        self._drop(batch)
-        self._at_most = min(self._at_most * 2, BATCH_MAX)
-        self._delay = BACKOFF_SECONDS
-        self._show_waiting(False)
-
-    def _drop(self, batch: list[Event]) -> None:
         for event in batch:
             if self._events and self._events[0] is event:
                 self._events.popleft()
+        self._at_most = min(self._at_most * 2, BATCH_MAX)
+        self._delay = BACKOFF_SECONDS
+        self._show_waiting(False)
 
     async def _pause(self, error: Exception) -> None:
         logger.warning("%s tries again in %.1f s after: %r", self._name, self._delay, error)

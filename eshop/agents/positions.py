@@ -6,7 +6,7 @@ that should not have been. The watermarks tell, and the reader goes back.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
@@ -30,6 +30,8 @@ _corrections = Counter(
 _lost = Counter("eshop_messages_lost_total", "Messages the broker dropped before they were read", ["agent"])
 
 U = TypeVar("U", bound=AnyUnitOfWork)
+#: Topic, partition, offset: where the log's next message is, if it begins before that offset.
+NextOffset = Callable[[str, int, int], Awaitable[int | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,11 @@ def judge(mark: int, committed: int | None, start: int, end: int) -> Correction 
 class Positions(Generic[U]):
     """The positions of one agent in its topic."""
 
-    def __init__(self, app: faust.App, store: Store[U], topic: str, name: str) -> None:
+    def __init__(
+        self, app: faust.App, store: Store[U], topic: str, next_offset: NextOffset, name: str
+    ) -> None:
         self._app = app
+        self._next_offset = next_offset
         self._store = store
         self._topic = topic
         self._name = name
@@ -115,25 +120,37 @@ class Positions(Generic[U]):
             f", {correction.lost} messages are lost" if correction.lost else "",
         )
 
-    async def seek_back(self, epoch: int, gap: WatermarkGap | None = None) -> None:
+    async def is_hole(self, gap: WatermarkGap) -> bool:
+        """Ask the log itself whether there is nothing in the gap, and have it accepted then.
+
+        Raises what the broker raises.
+        """
+        topic, partition, expected, found = gap.hole
+        if await self._next_offset(topic, partition, expected) != found:
+            return False
+        logger.warning("%s: %s, where the log has no message: accepted", self._name, gap)
+        self.holes.add(gap.hole)
+        return True
+
+    async def seek_back(self, epoch: int) -> bool:
         """Drop what was read ahead, and read on from the committed offsets, or the watermarks before them.
 
-        ``epoch`` is the one in which the reason was seen: a seek since then has dealt with it. A gap that is
-        there again afterwards is the log's own.
+        ``epoch`` is the one in which the reason was seen: a seek since then has dealt with it. False where
+        partitions are being assigned, which seeks by itself. Raises TimeoutError.
         """
         async with self._seeking:
-            if epoch != self.epoch or self._app.rebalancing:  # an assignment seeks by itself
-                return
+            if epoch != self.epoch:
+                return True
+            if self._app.rebalancing:
+                return False
             async with nothing_read(self._app):
-                if not await self._sought():
-                    return
-                self.epoch += 1
-                if gap is not None:
-                    self.holes.add(gap.hole)
+                sought = await self._sought()
+                self.epoch += sought
+            return sought
 
     async def _sought(self) -> bool:
         """Seek, however long the database or the broker is away; False where a new assignment does it."""
-        consumer = cast("SeekingConsumer", self._app.consumer)
+        consumer, generation = cast("SeekingConsumer", self._app.consumer), self._app.consumer_generation_id
         while not (self._app.rebalancing or self._app.should_stop):
             try:
                 await consumer.perform_seek()
@@ -142,11 +159,11 @@ class Positions(Generic[U]):
                 logger.warning("%s can't seek yet: %r", self._name, error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                return not self._app.rebalancing
+                return self._app.consumer_generation_id == generation
         return False
 
     def passed(self, origins: Iterable[Origin]) -> None:
         """Forget the holes that lie behind these, whose effect is stored."""
         if self.holes:
             ends = {(at.topic, at.partition): at.offset for at in origins}
-            self.holes -= {hole for hole in self.holes if hole[2] <= ends.get(hole[:2], -1)}
+            self.holes -= {hole for hole in self.holes if hole[3] <= ends.get(hole[:2], -1)}

@@ -4,11 +4,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, cast
+from typing import cast
 
 from faust.types import TP
 
-from eshop.agents.periodic import register_periodic
+from eshop.agents.positions import NextOffset
 from eshop.exit import end_process
 from eshop.web.app import ServiceApp
 from eshop.web.consumer import SeekingConsumer
@@ -20,6 +20,8 @@ LOOK_SECONDS = 5.0
 STALLED_SECONDS = 30.0
 #: One partition may have to wait for others that have a backlog, but not for ever.
 STARVED_SECONDS = 300.0
+#: A large table may have to be recovered in it.
+UNSETTLED_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,7 @@ class Standing:
 class Watchdog:
     """Looks at each partition now and then. An attempt that fails is a sign of life, too."""
 
-    def __init__(self, name: str, end: Callable[[str], NoReturn] = end_process) -> None:
-        self._name = name
-        self._end = end
+    def __init__(self) -> None:
         self._seen: dict[TP, tuple[int, float]] = {}
         self._looked_at = 0.0
         self._alive_at = 0.0
@@ -46,21 +46,16 @@ class Watchdog:
         """Begin anew: nothing could be seen for a while."""
         self._seen.clear()
 
-    def look(self, standings: Sequence[Standing]) -> None:
-        """End the process where messages wait and nothing was done or tried for too long."""
+    def look(self, standings: Sequence[Standing]) -> list[Standing]:
+        """Return the partitions where offsets wait and nothing was done or tried for too long."""
         now = time.monotonic()
         if now - self._looked_at > 2 * LOOK_SECONDS:  # what was asked hung, with the broker or the database
             self.forget()
         self._looked_at = now
         idle = [(at, self._idle_since(at, now)) for at in standings]
         self._seen = {at.partition: self._seen[at.partition] for at in standings}
-        for at, since in idle:
-            limit = STARVED_SECONDS if now - self._alive_at <= STALLED_SECONDS else STALLED_SECONDS
-            if now - since > limit:
-                self._end(
-                    f"{self._name} makes no progress: {at.partition.topic}/{at.partition.partition} stands at"
-                    f" {at.done} of {at.end} for {now - since:.0f} s"
-                )
+        limit = STARVED_SECONDS if now - self._alive_at <= STALLED_SECONDS else STALLED_SECONDS
+        return [at for at, since in idle if now - since > limit]
 
     def _idle_since(self, at: Standing, now: float) -> float:
         """Return when the partition last gave a sign of life: now, where it has nothing to do."""
@@ -72,28 +67,55 @@ class Watchdog:
         return max(since, at.tried_at)
 
 
-def register_watchdog(
-    app: ServiceApp,
-    topics: Collection[str],
-    standings: Callable[[SeekingConsumer], Awaitable[Sequence[Standing]]],
-    name: str,
-) -> None:
-    """Have the partitions of an agent watched. ``standings`` may raise while there is nothing to be seen."""
-    watchdog = Watchdog(name)
+class Watch:
+    """Ends the worker whose agent makes no progress, never gets its partitions, or has lost its topic."""
 
-    async def look() -> None:
-        consumer = cast("SeekingConsumer", app.consumer)
-        if any(consumer.topic_partitions(topic) == 0 for topic in topics):  # None: not known yet
-            # Faust would ignore it from now on, even when it is there again.
-            end_process(f"{name}: a topic is gone; it is made anew at the next start")
-        try:
-            found = await standings(consumer)
-        except Exception as error:  # noqa: BLE001  of the database or the broker: both come back
-            logger.info("%s can't see how far it is: %r", name, error)
-            found = ()
-        if not found or app.rebalancing:
-            watchdog.forget()
+    def __init__(
+        self,
+        app: ServiceApp,
+        topics: Collection[str],
+        standings: Callable[[SeekingConsumer], Awaitable[Sequence[Standing]]],
+        next_offset: NextOffset,
+        name: str,
+    ) -> None:
+        self._app = app
+        self._topics = topics
+        self._standings = standings
+        self._next_offset = next_offset
+        self._name = name
+        self._watchdog = Watchdog()
+        self._unsettled_at = 0.0
+        self._looks_without_topic = 0
+
+    async def look(self) -> None:
+        """Look once."""
+        consumer = cast("SeekingConsumer", self._app.consumer)
+        self._check_topics(consumer)
+        if self._is_unsettled():
+            self._watchdog.forget()
             return
-        watchdog.look(found)
+        try:
+            for at in self._watchdog.look(await self._standings(consumer)):
+                if await self._next_offset(at.partition.topic, at.partition.partition, at.done) is not None:
+                    end_process(f"{self._name} makes no progress at {at}")
+        except Exception as error:  # noqa: BLE001  of the database or the broker: both come back
+            logger.info("%s can't see how far it is: %r", self._name, error)
+            self._watchdog.forget()
 
-    register_periodic(app, LOOK_SECONDS, look, f"the watch on {name}")
+    def _check_topics(self, consumer: SeekingConsumer) -> None:
+        """End the process where a topic is gone: Faust would ignore it from now on, even when it is back."""
+        is_gone = any(consumer.topic_partitions(topic) == 0 for topic in self._topics)  # None: not known yet
+        self._looks_without_topic = self._looks_without_topic + 1 if is_gone else 0
+        if self._looks_without_topic > 1:
+            end_process(f"{self._name}: a topic is gone; it is made anew at the next start")
+
+    def _is_unsettled(self) -> bool:
+        """Tell whether partitions are being assigned; end the process where that never comes to an end."""
+        now = time.monotonic()
+        if not self._app.rebalancing:
+            self._unsettled_at = 0.0
+            return False
+        self._unsettled_at = self._unsettled_at or now
+        if now - self._unsettled_at > UNSETTLED_SECONDS:
+            end_process(f"{self._name} waits for its partitions for {now - self._unsettled_at:.0f} s")
+        return True

@@ -11,7 +11,7 @@ from eshop.cluster.process import Process
 BACKOFF_SECONDS_FIRST = 0.5
 BACKOFF_SECONDS_MAX = 30.0
 #: Who ran this long is well again: the next end waits the first, short time.
-WELL_AFTER_SECONDS = 60.0
+WELL_AFTER_SECONDS = 20.0
 READY_POLL_SECONDS = 0.1
 
 

@@ -13,7 +13,7 @@ from psycopg2.extras import NamedTupleCursor
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.sql.expression import ClauseElement
 
-from eshop.store.faults import LockTimeout, TransientFault
+from eshop.store.faults import BrokenAssertion, LockTimeout, TransientFault
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ IDLE_IN_TRANSACTION_MS_MAX = 5_000
 T = TypeVar("T")
 _Way = Callable[[Any, "Session", Callable[["Session"], Awaitable[Any]]], Awaitable[Any]]
 _DIALECT = PGDialect_psycopg2(paramstyle="pyformat")  # type: ignore[no-untyped-call]
+#: The pool and the driver assert what a lost connection breaks.
+_TRANSIENT = (psycopg2.OperationalError, psycopg2.InterfaceError, TimeoutError, OSError, AssertionError)
 _OPTIONS = (
     f"-c statement_timeout={STATEMENT_MS_MAX} -c lock_timeout={LOCK_MS_MAX}"
     f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS_MAX} -c timezone=UTC"
@@ -64,8 +66,11 @@ class Session:
     async def run_sql(self, text: str, parameters: dict[str, Any] | None = None) -> list[Any]:
         """Execute SQL text; like ``run``."""
         self.statements += 1
-        await self._cursor.execute(text, parameters)
-        return list(await self._cursor.fetchall()) if self._cursor.description else []
+        try:
+            await self._cursor.execute(text, parameters)
+            return list(await self._cursor.fetchall()) if self._cursor.description else []
+        except AssertionError as error:
+            raise TransientFault("the driver is in a state it did not expect") from error
 
 
 class Database:
@@ -126,7 +131,7 @@ class Database:
             raise TransientFault("the database is not connected")
         try:
             async with self._pool.acquire() as connection, connection.cursor() as cursor:
-                return cast("T", await way(connection, Session(cursor), work))
+                return cast("T", await way(connection, Session(cursor), _judging(work)))
         except asyncio.CancelledError as error:
             # aiopg turns a statement timeout at the server into a cancellation that nobody asked for.
             task = asyncio.current_task()
@@ -135,8 +140,28 @@ class Database:
             raise TransientFault("the server cancelled a statement") from error
         except psycopg2.errors.LockNotAvailable as error:
             raise LockTimeout(str(error)) from error
-        except (psycopg2.OperationalError, psycopg2.InterfaceError, TimeoutError, OSError) as error:
+        except BrokenAssertion:
+            raise
+        except (
+            psycopg2.OperationalError,
+            psycopg2.InterfaceError,
+            TimeoutError,
+            OSError,
+            AssertionError,
+        ) as error:
             raise TransientFault(str(error) or type(error).__name__) from error
+
+
+def _judging(work: Callable[[Session], Awaitable[T]]) -> Callable[[Session], Awaitable[T]]:
+    """Tell assertions of the work, which are about its data, from those of the pool and the driver."""
+
+    async def judged(session: Session) -> T:
+        try:
+            return await work(session)
+        except AssertionError as error:
+            raise BrokenAssertion(str(error)) from error
+
+    return judged
 
 
 async def _alone(_connection: Any, session: Session, work: Callable[[Session], Awaitable[T]]) -> T:

@@ -14,17 +14,21 @@ class LockTimeout(TransientFault):
     """Somebody else held a row for longer than the lock timeout."""
 
 
+class BrokenAssertion(AssertionError):
+    """An assertion of the domain or a handler: the message contradicts what is stored."""
+
+
 class WatermarkGap(Exception):
     """Messages were passed over: what is stored ends before ``expected``; the batch goes on at ``found``."""
 
     def __init__(self, topic: str, partition: int, expected: int, found: int) -> None:
         super().__init__(f"{topic}/{partition}: offsets {expected} to {found - 1} were passed over")
-        self.hole = (topic, partition, found)
+        self.hole = (topic, partition, expected, found)
 
 
 def is_poison(error: BaseException) -> bool:
     """Tell whether the data itself is at fault. Everything else is worth another attempt."""
-    if isinstance(error, AssertionError):
+    if isinstance(error, BrokenAssertion):
         return True
     return isinstance(error, psycopg2.Error) and (error.pgcode or "")[:2] in _POISON_CLASSES
 

@@ -41,8 +41,8 @@ _READ = select(_watermarks.c.partition, _watermarks.c.next_offset).where(
 _RESET = _insert.on_conflict_do_update(
     index_elements=list(_KEY), set_={"next_offset": _insert.excluded.next_offset}
 )
-#: Where a hole ends: topic, partition, the first offset behind it.
-Hole = tuple[str, int, int]
+#: Topic, partition, the first offset that is no message, and the first behind it that is one.
+Hole = tuple[str, int, int, int]
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Watermarks:
         ends = [(self._consumer, *key, span.end) for key, span in spans.items()]
         for row in await self._session.run(_ADVANCE, **arrays(_COLUMNS, ends)):
             first = spans[row.topic, row.partition].first
-            if first > row.before and (row.topic, row.partition, first) not in holes:
+            if first > row.before and (row.topic, row.partition, row.before, first) not in holes:
                 raise WatermarkGap(row.topic, row.partition, row.before, first)
 
     async def read(self, topic: str) -> dict[int, int]:
@@ -89,7 +89,7 @@ def _spans(positions: Iterable[Position], holes: Container[Hole]) -> dict[tuple[
     spans: dict[tuple[str, int], _Span] = {}
     for at in positions:
         span = spans.setdefault((at.topic, at.partition), _Span(at.offset, at.offset))
-        if at.offset > span.end and (at.topic, at.partition, at.offset) not in holes:
+        if at.offset > span.end and (at.topic, at.partition, span.end, at.offset) not in holes:
             raise WatermarkGap(at.topic, at.partition, span.end, at.offset)
         span.end = max(span.end, at.offset + 1)
     return spans

@@ -3,6 +3,7 @@
 A worker's module makes one, adds hooks, checks, agents and views to it, and is started by the Faust CLI.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar
@@ -28,6 +29,8 @@ HEARTBEAT_SECONDS = 2.0
 REBALANCE_SECONDS = 10.0
 COMMIT_SECONDS = 0.5
 REQUEST_SECONDS = 30.0
+#: A supervisor that has asked a worker to leave does not wait for ever.
+HOOK_SECONDS_MAX = 10.0
 #: Messages read ahead of an agent.
 STREAM_BUFFER_MAX = 4096
 
@@ -134,7 +137,8 @@ class _Web(AiohttpWeb):
 async def _run_all(hooks: Any, *arguments: Any) -> None:
     for hook in hooks:
         try:
-            await hook(*arguments)
+            async with asyncio.timeout(HOOK_SECONDS_MAX):
+                await hook(*arguments)
         except Exception:  # noqa: BLE001  every hook gets its turn
             _log.exception("a hook failed")
 

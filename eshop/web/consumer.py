@@ -1,5 +1,6 @@
 """Faust's consumer, with a say in where it reads. What is private of Faust's and needed for it is here."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -8,6 +9,9 @@ import faust
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 
+#: Less than a request's bound: see ``SeekingConsumer.perform_seek``.
+SEEK_SECONDS_MAX = 20.0
+
 
 class SeekingConsumer(Consumer):
     """A consumer that asks its app after each of Faust's own seeks.
@@ -15,10 +19,36 @@ class SeekingConsumer(Consumer):
     Faust seeks to the committed offsets after every signal of an assignment: a seek made before is lost.
     """
 
+    def on_init(self) -> None:
+        """Prepare."""
+        super().on_init()
+        self._parked = asyncio.Event()
+
     async def perform_seek(self) -> None:
-        """Seek to the committed offsets, and then to where the app knows better."""
-        await super().perform_seek()
-        await cast("Any", self.app).sought(self)
+        """Seek to the committed offsets, and then to where the app knows better.
+
+        Raises TimeoutError well before Faust's own bound, at which its recovery would end silently and for
+        ever, with every partition waiting: what is raised ends the worker, and the next one begins anew.
+        """
+        async with asyncio.timeout(SEEK_SECONDS_MAX):
+            await super().perform_seek()
+            await cast("Any", self.app).sought(self)
+
+    async def until_parked(self) -> None:
+        """Return when nothing is being fetched, with the flow stopped. Raises TimeoutError.
+
+        A fetch that is cut off goes on in the consumer's thread, past a seek, and its messages are lost.
+        """
+        async with asyncio.timeout(SEEK_SECONDS_MAX):
+            await self._parked.wait()
+
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109  Faust's signature
+        if not self.flow_active:
+            self._parked.set()
+        try:
+            return await super()._wait_next_records(timeout)
+        finally:
+            self._parked.clear()
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Let the partitions be read once the flow is resumed, which Faust does next, after a seek.
@@ -74,19 +104,19 @@ class SeekingTransport(Transport):
 async def nothing_read(app: faust.App) -> AsyncIterator[None]:
     """Stop reading, and drop what was read ahead; in the end read on, from wherever a seek has put it.
 
-    An assignment that begins meanwhile reads on by itself.
+    An assignment that begins meanwhile reads on by itself. Raises TimeoutError where reading does not stop.
     """
-    private = cast("Any", app)
-    private.consumer.stop_flow()
-    private.flow_control.suspend()
-    private.flow_control.clear()
-    await private._stop_fetcher()  # noqa: SLF001
-    yield
-    if private.rebalancing or private.should_stop:
-        return
-    private.flow_control.resume()
-    private.consumer.resume_flow()
-    await private._fetcher.maybe_start()  # noqa: SLF001
+    consumer, generation = cast("SeekingConsumer", app.consumer), app.consumer_generation_id
+    consumer.stop_flow()
+    app.flow_control.suspend()
+    try:
+        await consumer.until_parked()
+        app.flow_control.clear()
+        yield
+    finally:
+        if not app.rebalancing and not app.should_stop and app.consumer_generation_id == generation:
+            app.flow_control.resume()
+            consumer.resume_flow()
 
 
 SeekHook = Callable[[SeekingConsumer], Awaitable[None]]

@@ -41,11 +41,11 @@ async def test_hole_inside_a_batch_rolls_it_back(payments: Payments) -> None:
 
 
 async def test_hole_of_the_log_is_accepted_and_no_other(payments: Payments) -> None:
-    await advance(payments, 0, 2, holes=frozenset({(TOPIC, 3, 2)}))
-    await advance(payments, 5, holes=frozenset({(TOPIC, 3, 5)}))
+    await advance(payments, 0, 2, holes=frozenset({(TOPIC, 3, 1, 2)}))
+    await advance(payments, 5, holes=frozenset({(TOPIC, 3, 3, 5)}))
     assert await mark(payments) == 6
     with pytest.raises(WatermarkGap, match="offsets 6 to 7"):
-        await advance(payments, 8, holes=frozenset({(TOPIC, 3, 7), (TOPIC, 2, 8)}))
+        await advance(payments, 8, holes=frozenset({(TOPIC, 3, 6, 7), (TOPIC, 3, 5, 8), (TOPIC, 2, 6, 8)}))
 
 
 async def test_messages_that_come_again_are_never_filtered_nor_set_it_back(payments: Payments) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from eshop.agents import lane as lanes
 from eshop.agents.lane import Lane
 from eshop.contracts.envelope import UndecodableMessage
-from eshop.store.faults import TransientFault, WatermarkGap
+from eshop.store.faults import BrokenAssertion, TransientFault, WatermarkGap
 
 SECONDS_MAX = 5
 
@@ -37,6 +37,8 @@ class Attempts:
     handled: list[int] = field(default_factory=list)
     parked: list[int] = field(default_factory=list)
     tries: int = 0
+    holes: set[tuple[str, int, int, int]] = field(default_factory=set)
+    turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(3))
 
     async def handle(self, events: Sequence[Any]) -> None:
         """Handle all or raise."""
@@ -49,13 +51,18 @@ class Attempts:
 
     async def park(self, event: Any, error: Exception) -> None:
         """Park one."""
-        assert isinstance(error, UndecodableMessage | AssertionError)
+        assert isinstance(error, UndecodableMessage | BrokenAssertion)
         self.parked.append(event.message.offset)
 
-    async def seek_back(self, epoch: int, gap: WatermarkGap) -> None:
+    async def is_hole(self, gap: WatermarkGap) -> bool:
+        """Say what the log says."""
+        return gap.hole in self.holes
+
+    async def seek_back(self, epoch: int) -> bool:
         """Begin a new epoch."""
         assert epoch == self.epoch
         self.epoch += 1
+        return True
 
 
 APP: Any = SimpleNamespace(should_stop=False, consumer_generation_id=1)
@@ -78,13 +85,13 @@ def test_only_the_poison_is_parked_and_the_rest_is_handled_in_order(poisoned: se
 
 
 async def test_transient_fault_and_a_bug_are_retried_until_they_are_gone_and_nothing_is_parked() -> None:
-    faults: list[Exception] = [TransientFault("away"), KeyError("bug"), TransientFault("away")]
+    faults: list[Exception] = [TransientFault("away"), KeyError("bug"), AssertionError("a library's")]
     done = await run(Attempts(lambda _: faults.pop() if faults else None), range(10))
     assert (done.handled, done.parked, done.tries) == (list(range(10)), [], 4)
 
 
 async def test_one_poison_among_hundreds_costs_few_transactions() -> None:
-    done = await run(Attempts(lambda offsets: AssertionError() if 77 in offsets else None), range(400))
+    done = await run(Attempts(lambda offsets: BrokenAssertion() if 77 in offsets else None), range(400))
     assert done.parked == [77]
     assert done.tries < 30
 
@@ -93,6 +100,27 @@ async def test_gap_drops_what_was_read_since_it_comes_again() -> None:
     gaps = [WatermarkGap("topic", 0, 3, 5)]
     done = await run(Attempts(lambda _: gaps.pop() if gaps else None), range(5, 10))
     assert (done.handled, done.tries, done.epoch) == ([], 1, 1)
+
+
+async def test_hole_of_the_log_is_accepted_where_it_stands() -> None:
+    gaps = [WatermarkGap("topic", 0, 3, 5)]
+    attempts = Attempts(lambda _: gaps.pop() if gaps else None, holes={("topic", 0, 3, 5)})
+    done = await run(attempts, range(5, 10))
+    assert (done.handled, done.tries, done.epoch) == ([5, 6, 7, 8, 9], 2, 0)
+
+
+async def test_lane_that_waits_for_long_keeps_its_memory_and_has_the_rest_read_again() -> None:
+    is_broken = [True]
+    attempts = Attempts(lambda _: TransientFault("away") if is_broken[0] else None)
+    lane = Lane(APP, attempts, "test", events([0]))
+    for event in events(range(1, 3 * lanes.WAITING_MAX)):
+        lane.add(event)
+    assert len(lane) == lanes.WAITING_MAX
+    is_broken.clear()
+    is_broken.append(False)
+    await asyncio.wait_for(lane.task, SECONDS_MAX)
+    assert attempts.handled == list(range(lanes.WAITING_MAX))
+    assert attempts.epoch == 1
 
 
 async def test_messages_of_a_lost_assignment_are_given_up() -> None:
