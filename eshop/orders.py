@@ -15,9 +15,10 @@ from eshop.store.units import OrdersUnitOfWork
 from eshop.web.app import ServiceApp
 from eshop.worker import create_worker, wire_grpc
 
-#: How often overdue orders are looked for, and how many are asked about in one transaction.
+#: How often overdue orders are looked for, and how many are asked about then. A safety net: what payments has
+#: before it anyhow must stay by far the most, or it would never catch up after an outage.
 DEADLINE_SWEEP_SECONDS = 1.0
-OVERDUE_MAX = 500
+OVERDUE_MAX = 50
 
 
 def create_app(settings: Settings) -> ServiceApp:

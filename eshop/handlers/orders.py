@@ -16,7 +16,7 @@ from eshop.store.orders import Ending, HistoryEntry, NewOrder, StoredOrder
 from eshop.store.requests import RequestKey
 from eshop.store.units import OrdersUnitOfWork
 
-#: How long after a question about an order the next one comes.
+#: How long after a question about an order the next one comes, at the least.
 ASK_AGAIN_SECONDS = 30
 _KEY_REUSED = Refusal("idempotency-key-reused", "the key was used for another request")
 

@@ -30,6 +30,9 @@ from eshop.store.database import Session
 from eshop.store.rows import arrays, rows
 from eshop.store.schema import ORDERS
 
+#: An order is asked about at least this often, until it has its end.
+ASK_SECONDS_MAX = 300
+
 _orders = ORDERS.tables["orders"]
 _history = ORDERS.tables["order_history"]
 
@@ -157,7 +160,9 @@ _END = (
     )
     .returning(_orders.c.order_id, _orders.c.user_id, _orders.c.ending)
 )
-_ASK_AGAIN = _END.where(_overdue)
+#: The longer it lasts, the more seldom: where payments is far behind, questions would only keep it there.
+_age = func.least(func.now() - _orders.c.created_at, func.make_interval(0, 0, 0, 0, 0, 0, ASK_SECONDS_MAX))
+_ASK_AGAIN = _END.where(_overdue).values(ask_at=func.now() + func.greatest(_deadline, _age))
 
 _PAGE = (
     select(_orders)
@@ -239,7 +244,8 @@ class Orders:
     async def ask_again(self, order_ids: Sequence[str], again_after_seconds: int) -> list[Ending]:
         """Note that those still overdue are to end, for ``timeout`` where nobody wanted it before.
 
-        Return them. Their users are locked. They are overdue again after so many seconds.
+        Return them. Their users are locked. They are overdue again when they are twice as old, within
+        ``again_after_seconds`` and ``ASK_SECONDS_MAX``.
         """
         return await self._end(_ASK_AGAIN, order_ids, "timeout", again_after_seconds)
 

@@ -1,6 +1,7 @@
 """Placing orders and recording outcomes on a real Postgres: one order per key, one history, no gap."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -17,6 +18,7 @@ from eshop.handlers.orders import (
     record_outcomes,
     request_cancellation,
 )
+from eshop.store.orders import ASK_SECONDS_MAX
 from eshop.store.outbox import read_unsent
 from eshop.store.units import OrdersUnitOfWork, Store
 from tests.builders import CAUSE, Partition, captured, new_id, place_order
@@ -190,6 +192,26 @@ async def test_overdue_order_is_asked_about_again_and_again_until_it_is_cancelle
         "OrderCancellationRequested",
         "OrderCancelled",
     ]
+
+
+async def test_order_is_asked_about_more_seldom_the_longer_it_waits(orders: Orders) -> None:
+    await placed(orders, place_order("ann"))
+    asked_at = []
+    for second in range(0, 1_200, 10):
+        # Everything about the order lies ten seconds further back.
+        await orders.database.transact(
+            lambda session: session.run_sql(
+                "UPDATE orders SET (created_at, ask_at)"
+                " = (created_at - interval '10 s', ask_at - interval '10 s')"
+            )
+        )
+        if await orders.transact(lambda uow: ask_about_overdue(uow, 10)):
+            asked_at.append(second + 10)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked_at)]
+    assert asked_at[0] == 60
+    assert pauses == sorted(pauses)
+    assert len(pauses) == 5
+    assert max(pauses) <= ASK_SECONDS_MAX + 10
 
 
 async def test_two_deadline_tasks_at_once_ask_once(orders: Orders) -> None:
