@@ -26,8 +26,6 @@ LISTENERS = 40
 WARM_SECONDS = 5.0
 FIRST_SERVED_SECONDS_MAX = 60.0
 PAUSE_SECONDS_MAX = 6.0
-#: A run that falls behind goes on for so many times its minutes, and no longer.
-OVERTIME = 1.25
 
 #: A table of many columns is cut by a terminal that does not say how wide it is.
 console = Console(highlight=False, width=160) if not Console().is_terminal else Console(highlight=False)
@@ -117,7 +115,7 @@ class _Run:
         waiting = [fault for fault in self._plan.faults if not self._is_left_out(fault)]
         total = len(waiting)
         while waiting or self._report.kills < self._plan.kills:
-            if self._minutes() > self._plan.minutes * OVERTIME:
+            if self._minutes() > self._plan.minutes * self._plan.overtime:
                 self._report.failures.append(f"time was up, and {len(waiting)} faults were left")
                 return
             fault = waiting.pop(0) if self._is_turn_of_a_fault(waiting, total) else self._volley(waiting)
@@ -226,7 +224,7 @@ class _Run:
     async def _rest_of_the_orders(self) -> None:
         """Let customers order on until there are as many orders as were wanted, within bounds."""
         while self._scene.load.placed < self._plan.orders and not self._is_lost:
-            if self._minutes() > self._plan.minutes * OVERTIME:
+            if self._minutes() > self._plan.minutes * self._plan.overtime:
                 return
             await asyncio.sleep(0.2)
 

@@ -12,7 +12,7 @@ from tests.faults.run import run
 SEED = int(os.environ.get("FAULTS_SEED", "20"))
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(1200)
 async def test_nothing_is_lost_or_doubled_whatever_fails(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         report = await run(short(SEED))
