@@ -9,6 +9,7 @@ from eshop.exit import end_process
 from eshop.relay.log import next_offset
 from eshop.relay.topics import Copies, ensure, ensure_topics, new_topic
 from eshop.settings import Settings
+from eshop.start import when_there
 from eshop.tables import users
 from eshop.web.app import ServiceApp
 from eshop.web.consumer import SeekingConsumer
@@ -31,14 +32,17 @@ def create_app(settings: Settings) -> ServiceApp:
     watch = Watch(app, sources, standings, partial(next_offset, settings.kafka), "projections.users")
     register_periodic(app, LOOK_SECONDS, watch.look, "the watch on projections.users")
 
-    @app.before_start
-    async def topics() -> None:
+    async def have_topics() -> None:
         copies = Copies(settings.topic_replication, settings.topic_min_in_sync)
         await ensure_topics(settings.kafka, settings.topic_prefix, copies)
         # Faust makes it too, but does not wait until the broker shows it: of several workers that started at
         # once, all ignored it, and none had a partition of the table until one was started again.
         changelog = table.table.changelog_topic_name
         await ensure(settings.kafka, [new_topic(changelog, PARTITIONS, users.CHANGELOG_CONFIG, copies)])
+
+    @app.before_start
+    async def prepare() -> None:
+        await when_there(have_topics)
 
     return app
 

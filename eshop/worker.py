@@ -22,6 +22,7 @@ from eshop.relay.relay import Relay
 from eshop.relay.topics import Copies, ensure_topics
 from eshop.rpc.server import GrpcServer
 from eshop.settings import Settings
+from eshop.start import when_there
 from eshop.store.database import REQUEST_CONNECTIONS_MAX, Database, Session
 from eshop.store.doorbell import Doorbell
 from eshop.store.migrate import migrate
@@ -73,14 +74,18 @@ def create_worker(
 def _wire_database(
     app: ServiceApp, service: str, settings: Settings, store: Store[U], requests: Store[U]
 ) -> None:
-    @app.before_start
-    async def prepare() -> None:
+    async def have_topics() -> None:
         copies = Copies(settings.topic_replication, settings.topic_min_in_sync)
         await ensure_topics(settings.kafka, settings.topic_prefix, copies)
+
+    async def have_database() -> None:
         if (admin_url := settings.admin_url()) is not None:
             await asyncio.to_thread(migrate, service, store.database.url, admin_url)
-        await store.database.open()
-        await requests.database.open()
+
+    @app.before_start
+    async def prepare() -> None:
+        for work in (have_topics, have_database, store.database.open, requests.database.open):
+            await when_there(work)
 
     async def is_answering() -> None:
         await store.database.transact(lambda session: session.run_sql("SELECT 1"))

@@ -30,7 +30,7 @@ REBALANCE_SECONDS = 10.0
 COMMIT_SECONDS = 0.5
 REQUEST_SECONDS = 30.0
 #: A supervisor that has asked a worker to leave does not wait for ever.
-HOOK_SECONDS_MAX = 10.0
+HOOK_SECONDS_MAX = 5.0
 #: Messages read ahead of an agent.
 STREAM_BUFFER_MAX = 4096
 

@@ -592,6 +592,20 @@ async def test_database_that_was_away_is_waited_for(bench: Bench) -> None:
     await bench.stop()
 
 
+@pytest.mark.parametrize("part", ["postgres", "kafka"])
+async def test_worker_that_starts_before_what_it_needs_waits_for_it(bench: Bench, part: str) -> None:
+    await asyncio.to_thread(bench.cluster.kill_part, part)
+    try:
+        await bench.start()
+        await bench.until_logged("waits for what it needs")
+    finally:
+        await asyncio.to_thread(bench.cluster.start_part, part)
+    await bench.until_ready()
+    await bench.put(order_created("ann", 5))
+    await bench.until_settled(1)
+    await bench.stop()
+
+
 async def test_batch_that_is_tried_again_does_not_keep_another_worker_from_joining(
     bench: Bench, tmp_path: Path
 ) -> None:
