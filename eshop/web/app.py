@@ -91,7 +91,11 @@ class ServiceApp(faust.App):
 
     async def sought(self, consumer: SeekingConsumer) -> None:
         """Run the hooks of ``after_seek``."""
-        await _run_all(self._after_seek, consumer)
+        for hook in self._after_seek:
+            try:
+                await hook(consumer)
+            except Exception:  # noqa: BLE001  reading on is safe: a gap shows at the next batch
+                _log.exception("a hook failed after a seek")
 
     def add_check(self, name: str, check: Check) -> None:
         """Make readiness depend on it; raise ``NotReady`` inside to say why it isn't."""
@@ -134,13 +138,13 @@ class _Web(AiohttpWeb):
     debug_blueprints: ClassVar[Any] = ()
 
 
-async def _run_all(hooks: Any, *arguments: Any) -> None:
+async def _run_all(hooks: Iterable[Hook]) -> None:
     for hook in hooks:
         try:
             async with asyncio.timeout(HOOK_SECONDS_MAX):
-                await hook(*arguments)
+                await hook()
         except Exception:  # noqa: BLE001  every hook gets its turn
-            _log.exception("a hook failed")
+            _log.exception("a hook failed while stopping")
 
 
 def _options(kind: str, settings: Settings) -> dict[str, Any]:
