@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -593,7 +593,9 @@ async def test_database_that_was_away_is_waited_for(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("part", ["postgres", "kafka"])
-async def test_worker_that_starts_before_what_it_needs_waits_for_it(bench: Bench, part: str) -> None:
+async def test_worker_that_starts_before_what_it_needs_waits_for_it(
+    bench: Bench, part: Literal["postgres", "kafka"]
+) -> None:
     await asyncio.to_thread(bench.cluster.kill_part, part)
     try:
         await bench.start()
