@@ -11,11 +11,11 @@ from grpc import aio
 
 from eshop import crash
 from eshop.agents.consumer import register
-from eshop.agents.delivery import Handler
 from eshop.agents.periodic import register_periodic
 from eshop.contracts.bodies import ParkedMessage
 from eshop.contracts.topics import Topic
 from eshop.handlers.parking import park
+from eshop.handlers.replay import Handler
 from eshop.relay.log import next_offset
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay

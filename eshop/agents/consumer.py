@@ -5,11 +5,12 @@ from typing import Any, TypeVar
 from faust.types import StreamT
 
 from eshop.agents.batches import batches
-from eshop.agents.delivery import Delivery, Handler, Park
+from eshop.agents.delivery import Delivery, Park
 from eshop.agents.periodic import register_periodic
 from eshop.agents.positions import NextOffset, Positions
 from eshop.agents.watchdog import LOOK_SECONDS, Standing, Watch
 from eshop.exit import end_process
+from eshop.handlers.replay import Handler
 from eshop.store.units import AnyUnitOfWork, Store
 from eshop.web.app import ServiceApp
 from eshop.web.consumer import SeekingConsumer

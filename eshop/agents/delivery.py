@@ -16,9 +16,10 @@ from eshop.agents.batches import ack_in_order, headers_of, message_of, origin_of
 from eshop.agents.lane import Lane
 from eshop.agents.positions import Positions
 from eshop.contracts.envelope import UndecodableMessage
-from eshop.contracts.messages import Message, Origin
+from eshop.contracts.messages import Origin
 from eshop.exit import end_process
 from eshop.handlers.parking import Poison
+from eshop.handlers.replay import Handler
 from eshop.store.faults import WatermarkGap, cause_of
 from eshop.store.units import AnyUnitOfWork, Store
 
@@ -34,7 +35,6 @@ _batch_size = Histogram(
 )
 
 U = TypeVar("U", bound=AnyUnitOfWork)
-Handler = Callable[[U, Sequence[Message]], Awaitable[None]]
 Park = Callable[[U, Poison], Awaitable[None]]
 Event = EventT[Any]
 

@@ -18,7 +18,7 @@ from eshop.contracts.messages import Origin
 from eshop.store.faults import WatermarkGap
 from eshop.store.units import AnyUnitOfWork, Store
 from eshop.store.watermarks import Hole
-from eshop.web.consumer import SeekingConsumer, nothing_read
+from eshop.web.consumer import SEEK_SECONDS_MAX, SeekingConsumer, nothing_read
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +153,9 @@ class Positions(Generic[U]):
         consumer, generation = cast("SeekingConsumer", self._app.consumer), self._app.consumer_generation_id
         while not (self._app.rebalancing or self._app.should_stop):
             try:
-                await consumer.perform_seek()
-                await self.align(consumer)  # what the seek's hook would only log must succeed here
+                async with asyncio.timeout(SEEK_SECONDS_MAX):
+                    await consumer.put_at_committed()
+                    await self.align(consumer)
             except Exception as error:  # noqa: BLE001  reading on without it would pass messages over
                 logger.warning("%s can't seek yet: %r", self._name, error)
                 await asyncio.sleep(RETRY_SECONDS)

@@ -31,8 +31,12 @@ class SeekingConsumer(Consumer):
         ever, with every partition waiting: what is raised ends the worker, and the next one begins anew.
         """
         async with asyncio.timeout(SEEK_SECONDS_MAX):
-            await super().perform_seek()
+            await self.put_at_committed()
             await cast("Any", self.app).sought(self)
+
+    async def put_at_committed(self) -> None:
+        """Seek to the committed offsets and no further, for whoever goes on from there by himself."""
+        await super().perform_seek()
 
     async def until_parked(self) -> None:
         """Return when nothing is being fetched, with the flow stopped. Raises TimeoutError.

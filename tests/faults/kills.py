@@ -7,14 +7,6 @@ import time
 from tests.faults.scene import AWAY_SECONDS, Fault, Fired, Scene
 from tests.faults.world import SERVICES, NotShown, World, until
 
-CRASH_POINTS = (
-    "mid-batch",
-    "before-commit",
-    "after-commit-before-ack",
-    "after-publish-before-mark",
-    "after-mark",
-    "after-request-commit",
-)
 KINDS = ("orders", "payments", "projections", "gateway", "kafka", "postgres", "valkey")
 POINT_SECONDS_MAX = 40.0
 TAKEN_OVER_SECONDS_MAX = 45.0

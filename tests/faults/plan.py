@@ -5,10 +5,11 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from eshop.crash import POINTS
 from tests.faults.crowd import Burst, NeverReads
 from tests.faults.database import Damaged, DiskFull, Flushed, NoConnections, RowHeld
 from tests.faults.extra import ClockOff, OldWorker, RebalanceStorm
-from tests.faults.kills import CRASH_POINTS, KINDS, CrashPoint, End, Kill, Stop
+from tests.faults.kills import KINDS, CrashPoint, End, Kill, Stop
 from tests.faults.links import Mode
 from tests.faults.network import Weather
 from tests.faults.scene import Fault
@@ -52,7 +53,7 @@ class Plan:
 
 def crash_points() -> list[Fault]:
     """Return a fault for every crash point."""
-    return [CrashPoint(kind, point) for point in CRASH_POINTS for kind in SERVICES]
+    return [CrashPoint(kind, point) for point in POINTS for kind in SERVICES]
 
 
 def tidy_ends() -> list[Fault]:
