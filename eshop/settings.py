@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     )
     topic_prefix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
     group_suffix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
+    instance: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        max_length=249,
+        description="a worker's own name in its group: who starts again under it has its partitions at once",
+    )
     java: str = Field("auto", description="Kafka's Java: auto, system, wheel, or a path")
     cache: Path | None = Field(None, description="folder of fetched jars; the OS user's cache if unset")
     web_listen: str | None = Field(None, description="HOST:PORT of HTTP; the kind's own if unset")

@@ -131,6 +131,7 @@ def service_env(service: Service, plan: Plan, parts: Parts, folder: Path) -> dic
         "ESHOP_REDIS_URL": parts.valkey.url,
         "ESHOP_ADMIN_DATABASE_URL": parts.postgres.admin_url,
         "ESHOP_DATA": str(folder),
+        "ESHOP_INSTANCE": service.name,
         "ESHOP_ORDERS_GRPC": _grpc_addresses(plan.of_kind("orders")),
         "ESHOP_PAYMENTS_GRPC": _grpc_addresses(plan.of_kind("payments")),
         "ESHOP_WEB_LISTEN": f"{HOST}:{service.web_port}",

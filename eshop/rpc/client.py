@@ -7,10 +7,17 @@ from grpc import aio
 #: What the caller shows to be let in; `servicer` checks it.
 TOKEN_HEADER = "authorization"  # noqa: S105  a header's name
 
+#: A worker that is frozen, or whose machine is gone, loses its connections after both, and the calls on them
+#: fail: no caller of ours waits longer than that for an answer, so they lose little.
+PING_AFTER_SECONDS = 5.0
+PONG_SECONDS_MAX = 3.0
+
 _OPTIONS = (
     ("grpc.lb_policy_name", "round_robin"),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.keepalive_time_ms", int(PING_AFTER_SECONDS * 1000)),
+    ("grpc.keepalive_timeout_ms", int(PONG_SECONDS_MAX * 1000)),
+    # Without it a keepalive ping is waited for as long as any other: a minute, whatever the line above says.
+    ("grpc.http2.ping_timeout_ms", int(PONG_SECONDS_MAX * 1000)),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),

@@ -10,7 +10,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from eshop.rpc.client import TOKEN_HEADER
+from eshop.rpc.client import PING_AFTER_SECONDS, TOKEN_HEADER
 from eshop.store.faults import TransientFault
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_connection_age_ms", int(CONNECTION_SECONDS_MAX * 1000)),
-                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", int(PING_AFTER_SECONDS * 500)),
                 ("grpc.keepalive_permit_without_calls", 1),
             ),
             maximum_concurrent_rpcs=REQUESTS_MAX,

@@ -29,8 +29,10 @@ IDLE_IN_TRANSACTION_MS_MAX = 5_000
 T = TypeVar("T")
 _Way = Callable[[Any, "Session", Callable[["Session"], Awaitable[Any]]], Awaitable[Any]]
 _DIALECT = PGDialect_psycopg2(paramstyle="pyformat")  # type: ignore[no-untyped-call]
-#: The pool and the driver assert what a lost connection breaks.
 _TRANSIENT = (psycopg2.OperationalError, psycopg2.InterfaceError, TimeoutError, OSError, AssertionError)
+#: What the pool and the driver meet where a connection was lost: they assert that it is there, and uvloop
+#: refuses to watch a socket that is gone.
+_BROKEN = (AssertionError, RuntimeError)
 _OPTIONS = (
     f"-c statement_timeout={STATEMENT_MS_MAX} -c lock_timeout={LOCK_MS_MAX}"
     f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS_MAX} -c timezone=UTC"
@@ -69,7 +71,7 @@ class Session:
         try:
             await self._cursor.execute(text, parameters)
             return list(await self._cursor.fetchall()) if self._cursor.description else []
-        except AssertionError as error:
+        except _BROKEN as error:
             raise TransientFault("the driver is in a state it did not expect") from error
 
 
@@ -130,8 +132,12 @@ class Database:
         if self._pool is None:
             raise TransientFault("the database is not connected")
         try:
-            async with self._pool.acquire() as connection, connection.cursor() as cursor:
-                return cast("T", await way(connection, Session(cursor), _judging(work)))
+            connection = await self._acquire()
+            try:
+                async with connection.cursor() as cursor:
+                    return cast("T", await way(connection, Session(cursor), _judging(work)))
+            finally:
+                await self._pool.release(connection)
         except asyncio.CancelledError as error:
             # aiopg turns a statement timeout at the server into a cancellation that nobody asked for.
             task = asyncio.current_task()
@@ -142,14 +148,14 @@ class Database:
             raise LockTimeout(str(error)) from error
         except BrokenAssertion:
             raise
-        except (
-            psycopg2.OperationalError,
-            psycopg2.InterfaceError,
-            TimeoutError,
-            OSError,
-            AssertionError,
-        ) as error:
+        except _TRANSIENT as error:
             raise TransientFault(str(error) or type(error).__name__) from error
+
+    async def _acquire(self) -> Any:
+        try:
+            return await self._pool.acquire()
+        except _BROKEN as error:
+            raise TransientFault("the pool could not connect") from error
 
 
 def _judging(work: Callable[[Session], Awaitable[T]]) -> Callable[[Session], Awaitable[T]]:

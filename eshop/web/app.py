@@ -23,7 +23,7 @@ from eshop.web.health import Check, check_kafka, install_health
 
 Hook = Callable[[], Awaitable[None]]
 
-#: A worker that died is noticed after this long, the least that Kafka allows; one that leaves, at once.
+#: A worker that does not come back under its name is given up after this long, the least that Kafka allows.
 SESSION_SECONDS = 6.0
 HEARTBEAT_SECONDS = 2.0
 REBALANCE_SECONDS = 10.0
@@ -158,6 +158,8 @@ def _options(kind: str, settings: Settings) -> dict[str, Any]:
         "broker_request_timeout": REQUEST_SECONDS,
         "broker_commit_interval": COMMIT_SECONDS,
         "consumer_auto_offset_reset": "earliest",
+        # Static membership: nobody waits out the session of a worker that died and was started again.
+        "consumer_group_instance_id": settings.instance,
         "processing_guarantee": "at_least_once",
         "key_serializer": "raw",
         "value_serializer": "raw",

@@ -38,7 +38,8 @@ async def guest(
         "ESHOP_GRPC_LISTEN": f"127.0.0.1:{free_port(taken)}",
         "ESHOP_DATA": str(world.folder / f"guest-{web}"),
     }
-    env.pop("ESHOP_CRASH_POINTS", None)  # they are for the shop's own workers
+    for name in ("ESHOP_CRASH_POINTS", "ESHOP_INSTANCE"):
+        env.pop(name, None)  # they are for the shop's own workers
     with (world.log(kind).parent / f"guest-{kind}.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "faust", "-L", "uvloop", "-A", f"eshop.{kind}", "worker", "-l", "info"),

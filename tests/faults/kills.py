@@ -85,20 +85,19 @@ class Stop(Fault):
     async def fire(self, scene: Scene) -> Fired:
         world = scene.world
         name = await self._victim(scene)
-        begun = time.monotonic()
+        begun, taken_over_seconds = time.monotonic(), 0.0
         world.send_family(name, signal.SIGSTOP)
         try:
             if self._kind in SERVICES:
-                await scene.probe.served(TAKEN_OVER_SECONDS_MAX)
-                taken_over = f", taken over after {time.monotonic() - begun:.1f} s"
-            else:
-                taken_over = ""
+                taken_over_seconds = await scene.probe.seconds_served(TAKEN_OVER_SECONDS_MAX)
             await asyncio.sleep(AWAY_SECONDS - (time.monotonic() - begun))
         except TimeoutError:
             raise NotShown(f"nobody took over from {name} in {TAKEN_OVER_SECONDS_MAX:.0f} s") from None
         finally:
             world.send_family(name, signal.SIGCONT)
-        return Fired(evidence=f"{name}, {time.monotonic() - begun:.0f} s{taken_over}")
+        told = f", taken over after {taken_over_seconds:.1f} s" if taken_over_seconds else ""
+        evidence = f"{name}, {time.monotonic() - begun:.0f} s{told}"
+        return Fired(evidence=evidence, taken_over_seconds=taken_over_seconds)
 
     async def _victim(self, scene: Scene) -> str:
         if self._kind in SERVICES and (holder := await lease_holder(scene.world, self._kind)):

@@ -201,7 +201,7 @@ class _Run:
         happened.served_seconds = served_at - fired.ended_at
         if back_at > served_at:  # whoever returns moves partitions once more
             served_at = await served()
-        happened.recovery_seconds = served_at - fired.ended_at
+        happened.recovery_seconds = max(served_at - fired.ended_at, fired.taken_over_seconds)
 
     async def _well_again(self, happened: Happened, seconds_max: float) -> None:
         try:

@@ -11,7 +11,7 @@ from tests.faults.load import Answers, Load
 from tests.faults.probe import Probe
 from tests.faults.world import World
 
-#: A worker that is away for longer has lost its session (10 s) and its lease (5 s).
+#: A worker that is away for longer has lost its session (6 s) and its lease (5 s).
 AWAY_SECONDS = 12.0
 
 
@@ -32,12 +32,14 @@ class Scene:
 class Fired:
     """A fault that is over. ``victims`` are processes, and their ids, that must come back by themselves.
 
-    The clock of its recovery runs from ``ended_at``: for a kill that is the kill itself.
+    The clock of its recovery runs from ``ended_at``: for a kill that is the kill itself. Where others were to
+    take over while it lasted, ``taken_over_seconds`` is how long that took, and counts if it is longer.
     """
 
     victims: tuple[tuple[str, int], ...] = ()
     kills: int = 0
     evidence: str = ""
+    taken_over_seconds: float = 0.0
     ended_at: float = field(default_factory=time.monotonic)
 
 

@@ -1,6 +1,8 @@
 """The services over real gRPC on a real Postgres: who gets in, what is refused, what is left behind."""
 
 import asyncio
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,6 +14,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from eshop.cluster.ports import free_port
 from eshop.contracts.proto import orders_v1_pb2 as orders_pb
 from eshop.contracts.proto import payments_v1_pb2 as payments_pb
 from eshop.contracts.proto import shared_v1_pb2 as shared
@@ -19,7 +22,7 @@ from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersStub, add_OrdersServi
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub, add_PaymentsServicer_to_server
 from eshop.rpc import orders as orders_rpc
 from eshop.rpc import payments as payments_rpc
-from eshop.rpc.client import credentials
+from eshop.rpc.client import PING_AFTER_SECONDS, PONG_SECONDS_MAX, credentials, open_channel
 from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import new_id
 from tests.services import TOKEN, Caller, code_of, holding, rows, served, until_waiting
@@ -455,3 +458,49 @@ async def test_old_connections_are_renewed_and_no_call_notices(monkeypatch: pyte
         async with asyncio.timeout(20):
             while len(peers) < 4:
                 assert await call(b"x", metadata=credentials(TOKEN), timeout=5) == b"x"
+
+
+SERVE = """
+import asyncio, sys
+import grpc
+from eshop.rpc.server import GrpcServer
+
+async def name(request, context):
+    return sys.argv[1].encode()
+
+async def main():
+    server = GrpcServer(sys.argv[1], "a-token", service_names=[], with_reflection=False)
+    handlers = {"Name": grpc.unary_unary_rpc_method_handler(name)}
+    server.server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Test", handlers)])
+    await server.start()
+    await server.server.wait_for_termination()
+
+asyncio.run(main())
+"""
+
+
+async def test_calls_go_round_a_worker_that_is_frozen() -> None:
+    taken: set[int] = set()
+    addresses = [f"127.0.0.1:{free_port(taken)}" for _ in range(2)]
+    workers = [await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, one) for one in addresses]
+    try:
+        async with open_channel(",".join(addresses)) as channel:
+            call: Any = channel.unary_unary("/shop.Test/Name")
+            met = set()
+            async with asyncio.timeout(30):
+                while len(met) < len(addresses):
+                    met.add(await call(b"", metadata=credentials(TOKEN), timeout=20, wait_for_ready=True))
+            workers[0].send_signal(signal.SIGSTOP)
+            # Those that are sent to it end when its connection does.
+            bound = PING_AFTER_SECONDS + PONG_SECONDS_MAX + 4
+            calls = [call(b"", metadata=credentials(TOKEN), timeout=bound + 8) for _ in range(4)]
+            async with asyncio.timeout(bound):
+                codes = await asyncio.gather(*(code_of(one) for one in calls))
+            assert grpc.StatusCode.UNAVAILABLE in codes
+            for _ in range(8):
+                assert await call(b"", metadata=credentials(TOKEN), timeout=5) == addresses[1].encode()
+    finally:
+        for worker in workers:
+            worker.send_signal(signal.SIGCONT)
+            worker.kill()
+            await worker.wait()
