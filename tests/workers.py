@@ -12,7 +12,8 @@ from typing import Any
 
 import aiohttp
 import psycopg2
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.cluster.ports import free_port
@@ -21,6 +22,7 @@ from eshop.contracts.proto import payments_v1_pb2 as payments_pb
 from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersStub
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub
 from eshop.contracts.proto.shared_v1_pb2 import RequestContext
+from eshop.contracts.topics import PARTITIONS
 from eshop.relay.topics import ensure_topics
 from eshop.rpc.client import credentials, open_channel
 from eshop.store.migrate import on_database
@@ -125,6 +127,17 @@ async def recreate_topic(kafka: str, prefix: str, name: str) -> None:
     finally:
         await admin.close()
     await ensure_topics(kafka, prefix)
+
+
+async def truncate_topic(kafka: str, prefix: str, name: str) -> None:
+    """Have the broker drop all messages of a topic of the catalogue; the next ones go on behind them."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        partitions = [TopicPartition(prefix + name, number) for number in range(PARTITIONS)]
+        await admin.delete_records(dict.fromkeys(partitions, RecordsToDelete(before_offset=-1)))
+    finally:
+        await admin.close()
 
 
 async def fill_wallets(payments: str, users: Iterable[str], balance_minor: int) -> None:

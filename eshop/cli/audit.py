@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,6 +75,8 @@ def audit(
 
     Example: [bold]eshop audit --settle 60[/]
     """
+    # A broker that is away is the verdict's to tell, once, and not its client's at every attempt.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         wanted, show = _wanted(
             data, settle, answers, leave or [], orders_database, payments_database, as_json

@@ -1,6 +1,7 @@
 """A payments worker with a mistake in it: ``faust -A tests.integration.careless worker``.
 
-``CARELESS`` says which. It makes it once, at the message of the user ``careless``.
+``CARELESS`` says which. ``seek``: its seek at an assignment never ends. The others are made once, at the
+message of the user ``careless``.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 from eshop.agents import consumer
 from eshop.agents.delivery import Delivery
 from eshop.payments import app
+from eshop.web import consumer as reading
 
 #: Longer than Faust waits between two commits.
 COMMIT_SECONDS = 2.0
@@ -33,8 +35,16 @@ async def acknowledge_before_handling(_delivery: Any, events: Sequence[Any]) -> 
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def seek_for_ever(_consumer: Any) -> None:
+    await asyncio.Event().wait()
+
+
+if os.environ["CARELESS"] == "seek":
+    reading.SEEK_SECONDS_MAX = 1.0
+    reading.SeekingConsumer.put_at_committed = seek_for_ever  # type: ignore[method-assign]
+
 MISTAKES = {"exception": let_an_exception_out, "ack": acknowledge_before_handling}
-_mistakes = [MISTAKES[os.environ["CARELESS"]]]
+_mistakes = [MISTAKES[name] for name in MISTAKES if name == os.environ["CARELESS"]]
 _deliver = Delivery.deliver
 
 

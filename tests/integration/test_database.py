@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg2
 import psycopg2.errors
 import pytest
+from aiopg import Pool
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
@@ -79,6 +80,19 @@ async def test_lost_connection_is_a_transient_fault_and_the_next_one_works(
         await orders.database.transact(
             lambda session: session.run_sql("SELECT pg_terminate_backend(pg_backend_pid())")
         )
+    assert await orders.database.transact(lambda session: session.run_sql("SELECT 1"))
+
+
+async def test_socket_that_is_gone_before_it_is_watched_is_a_transient_fault(
+    orders: Store[OrdersUnitOfWork], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(_pool: Pool) -> None:
+        raise RuntimeError("unable to perform operation; the handler is closed")  # as uvloop says it
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "acquire", connect)
+        with pytest.raises(TransientFault):
+            await orders.database.transact(lambda session: session.run_sql("SELECT 1"))
     assert await orders.database.transact(lambda session: session.run_sql("SELECT 1"))
 
 

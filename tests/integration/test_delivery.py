@@ -43,6 +43,8 @@ WAIT_SECONDS_MAX = 30
 NEXT_FETCH_SECONDS = 25
 #: Longer than a session and a lease.
 AWAY_SECONDS = 12
+#: What Faust writes when a worker has got its partitions.
+ASSIGNED = "Executing _on_partitions_assigned"
 Headers = list[tuple[str, bytes]]
 
 
@@ -92,9 +94,9 @@ class Bench:
             )
         return self.process
 
-    async def run(self) -> None:
+    async def run(self, **more: str) -> None:
         """Start the worker, and wait until it is ready."""
-        await self.start()
+        await self.start(**more)
         await self.until_ready()
 
     async def settle_first(self) -> TopicPartition:
@@ -248,6 +250,26 @@ async def bench(cluster: EmbeddedCluster, tmp_path: Path) -> AsyncIterator[Bench
             bench.process.kill()
             await bench.process.wait()
         await producer.stop()
+
+
+@asynccontextmanager
+async def beside(bench: Bench, folder: Path) -> AsyncIterator[Bench]:
+    """Yield the surroundings of one more worker in the group."""
+    taken = {bench.web_port, bench.grpc_port}
+    second = replace(
+        bench,
+        folder=folder / "second",
+        web_port=free_port(taken),
+        grpc_port=free_port(taken),
+        process=None,
+    )
+    second.folder.mkdir()
+    try:
+        yield second
+    finally:
+        if second.process is not None and second.process.returncode is None:
+            second.process.kill()
+            await second.process.wait()
 
 
 def bad_messages() -> dict[str, tuple[bytes | None, Headers]]:
@@ -410,6 +432,15 @@ async def test_message_acknowledged_but_not_handled_before_a_kill_is_read_again(
     await bench.start()
     await bench.until_settled(1)
     assert "the committed offset is past the watermark (watermark 0, committed 1)" in bench.log
+    await bench.stop()
+
+
+async def test_seek_that_does_not_end_ends_the_worker_and_the_next_one_goes_on(bench: Bench) -> None:
+    await bench.start("tests.integration.careless", CARELESS="seek")
+    await bench.put(order_created("ann", 5))
+    assert await bench.ends() > 0
+    await bench.run()
+    await bench.until_settled(1)
     await bench.stop()
 
 
@@ -617,13 +648,8 @@ async def test_batch_that_is_tried_again_does_not_keep_another_worker_from_joini
     for user in users:
         await bench.put(order_created(user, 5))
     await bench.until_logged("tries again in")
-    folder = tmp_path / "second"
-    folder.mkdir()
-    taken = {bench.web_port, bench.grpc_port}
-    second = replace(bench, folder=folder, web_port=free_port(taken), grpc_port=free_port(taken))
-    try:
-        await second.start()
-        await second.until_ready()
+    async with beside(bench, tmp_path) as second:
+        await second.run()
         await bench.until_logged("gives up a batch")
         await second.until_logged("tries again in")
         bench.sql("ALTER TABLE payments RENAME COLUMN gone TO reason")
@@ -636,7 +662,28 @@ async def test_batch_that_is_tried_again_does_not_keep_another_worker_from_joini
             await bench.put(order_created(user, 5))
         await bench.until_settled(3 * len(users))
         await bench.stop()
-    finally:
-        if second.process is not None and second.process.returncode is None:
-            second.process.kill()
-            await second.process.wait()
+
+
+async def test_worker_that_starts_again_under_its_name_has_its_partitions_at_once_and_moves_no_others(
+    bench: Bench, tmp_path: Path
+) -> None:
+    # Longer than this test waits for anything: nothing it sees comes of a session's end.
+    patient = {"BROKER_SESSION_TIMEOUT": "120", "BROKER_REQUEST_TIMEOUT": "150"}
+    await bench.run(ESHOP_INSTANCE="first", **patient)
+    async with beside(bench, tmp_path) as second:
+        await second.run(ESHOP_INSTANCE="second", **patient)
+        users = [f"user-{number}" for number in range(40)]
+        for user in users:
+            await bench.put(order_created(user, 5))
+        await bench.until_settled(len(users))
+        assigned = bench.log.count(ASSIGNED)
+        assert second.process is not None
+        second.process.kill()
+        assert await second.ends() == -signal.SIGKILL
+        for user in users:
+            await bench.put(order_created(user, 5))
+        await second.run(ESHOP_INSTANCE="second", **patient)
+        await bench.until_settled(2 * len(users))
+        assert bench.log.count(ASSIGNED) == assigned
+        await second.stop()
+        await bench.stop()

@@ -1,13 +1,14 @@
 """Messages that the broker lost: an order that stays NEW is asked about until it has an end."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
-from tests.workers import World, fill_wallets, place_orders, recreate_topic
+from tests.workers import World, fill_wallets, place_orders, recreate_topic, truncate_topic
 
 USERS = [f"user-{number}" for number in range(10)]
 BALANCE_MINOR = 1_000
@@ -15,6 +16,17 @@ AMOUNT_MINOR = 30
 #: An order is asked about after this long; long enough for a topic to be made anew meanwhile.
 DEADLINE_SECONDS = 5
 WAIT_SECONDS_MAX = 60
+#: What makes a broker forget: given its address, a prefix, and a topic's name.
+Loss = Callable[[str, str, str], Awaitable[None]]
+
+losses = pytest.mark.parametrize("lose", [recreate_topic, truncate_topic])
+
+
+async def a_world_with_money(cluster: EmbeddedCluster, folder: Path) -> World:
+    world = World(cluster, folder)
+    async with world.worker("payments") as payments:
+        await fill_wallets(payments, USERS, BALANCE_MINOR)
+    return world
 
 
 async def until(world: World, service: str, sql: str, count: int) -> None:
@@ -34,17 +46,16 @@ def assert_nobody_paid(world: World) -> None:
     assert world.query("payments", wallets) == [(BALANCE_MINOR, 0)]
 
 
+@losses
 @pytest.mark.timeout(300)
 async def test_orders_whose_events_were_lost_are_cancelled_and_never_charged(
-    cluster: EmbeddedCluster, tmp_path: Path
+    cluster: EmbeddedCluster, tmp_path: Path, lose: Loss
 ) -> None:
-    world = World(cluster, tmp_path)
-    async with world.worker("payments") as payments:
-        await fill_wallets(payments, USERS, BALANCE_MINOR)
+    world = await a_world_with_money(cluster, tmp_path)
     async with world.worker("orders", deadline_seconds=DEADLINE_SECONDS) as orders:
         await place_orders(orders, USERS, AMOUNT_MINOR)
         await until(world, "orders", "outbox WHERE sent_at IS NOT NULL", len(USERS))
-        await recreate_topic(cluster.kafka, world.name, ORDERS_EVENTS.name)
+        await lose(cluster.kafka, world.name, ORDERS_EVENTS.name)
         async with world.worker("payments"):
             await until(world, "orders", "orders WHERE status <> 'NEW'", len(USERS))
     assert ends(world) == {("CANCELLED", "timeout")}
@@ -52,20 +63,19 @@ async def test_orders_whose_events_were_lost_are_cancelled_and_never_charged(
     assert_nobody_paid(world)
 
 
+@losses
 @pytest.mark.timeout(300)
 async def test_orders_whose_payments_were_lost_are_cancelled_and_refunded(
-    cluster: EmbeddedCluster, tmp_path: Path
+    cluster: EmbeddedCluster, tmp_path: Path, lose: Loss
 ) -> None:
-    world = World(cluster, tmp_path)
-    async with world.worker("payments") as payments:
-        await fill_wallets(payments, USERS, BALANCE_MINOR)
+    world = await a_world_with_money(cluster, tmp_path)
     async with world.worker("orders", deadline_seconds=DEADLINE_SECONDS) as orders:
         await place_orders(orders, USERS, AMOUNT_MINOR)
         await until(world, "orders", "outbox WHERE sent_at IS NOT NULL", len(USERS))
     async with world.worker("payments"):
         captured = "outbox WHERE type = 'eshop.payments.PaymentCaptured' AND sent_at IS NOT NULL"
         await until(world, "payments", captured, len(USERS))
-    await recreate_topic(cluster.kafka, world.name, PAYMENTS_EVENTS.name)
+    await lose(cluster.kafka, world.name, PAYMENTS_EVENTS.name)
     async with world.worker("orders", deadline_seconds=DEADLINE_SECONDS), world.worker("payments"):
         await until(world, "orders", "orders WHERE status <> 'NEW'", len(USERS))
     assert ends(world) == {("CANCELLED", "timeout")}

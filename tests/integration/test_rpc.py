@@ -486,7 +486,7 @@ async def test_calls_go_round_a_worker_that_is_frozen() -> None:
     try:
         async with open_channel(",".join(addresses)) as channel:
             call: Any = channel.unary_unary("/shop.Test/Name")
-            met = set()
+            met: set[bytes] = set()
             async with asyncio.timeout(30):
                 while len(met) < len(addresses):
                     met.add(await call(b"", metadata=credentials(TOKEN), timeout=20, wait_for_ready=True))
