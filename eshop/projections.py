@@ -15,6 +15,9 @@ from eshop.web.app import ServiceApp
 from eshop.web.consumer import SeekingConsumer
 from eshop.web.projections import install_projections
 
+#: How often a gap in what was read of the changelog is looked for: a start has to read so much more at most.
+CATCH_UP_SECONDS = 5.0
+
 
 def create_app(settings: Settings) -> ServiceApp:
     """Return the worker's app. Nothing is connected before it is started."""
@@ -31,6 +34,8 @@ def create_app(settings: Settings) -> ServiceApp:
 
     watch = Watch(app, sources, standings, partial(next_offset, settings.kafka), "projections.users")
     register_periodic(app, LOOK_SECONDS, watch.look, "the watch on projections.users")
+
+    register_periodic(app, CATCH_UP_SECONDS, partial(table.catch_up, settings.kafka), "reading the changelog")
 
     async def have_topics() -> None:
         copies = Copies(settings.topic_replication, settings.topic_min_in_sync)

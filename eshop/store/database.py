@@ -155,7 +155,7 @@ class Database:
         try:
             return await self._pool.acquire()
         except _BROKEN as error:
-            raise TransientFault("the pool could not connect") from error
+            raise TransientFault(f"the pool could not connect: {error}") from error
 
 
 def _judging(work: Callable[[Session], Awaitable[T]]) -> Callable[[Session], Awaitable[T]]:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 
 import aiopg
-import psycopg2
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +46,6 @@ async def listen(url: str, doorbell: Doorbell) -> None:
                 while True:
                     await connection.notifies.get()
                     doorbell.ring()
-        except (psycopg2.Error, TimeoutError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  nobody else would begin to listen again
             logger.warning("not listening to the outbox for now: %s", error)
             await asyncio.sleep(RECONNECT_SECONDS)

@@ -5,12 +5,14 @@ alike and have as many partitions. It may be ahead of the committed offsets afte
 it tell what comes again.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, cast
 
 import faust
-from faust.types import EventT
+from aiokafka import AIOKafkaConsumer
+from faust.types import TP, EventT
 from prometheus_client import Counter
 
 from eshop.contracts import messages
@@ -37,6 +39,10 @@ _ROCKSDB = {
     "max_write_buffer_number": 2,
     "block_cache_size": 8 * 1024 * 1024,
 }
+
+#: One turn of reading on in the changelog; what is left over is for the next.
+CATCH_UP_SECONDS_MAX = 20.0
+READ_MS = 500
 
 _EVENTS = Counter(
     "eshop_projection_events", "Events the projections read, by what became of them", ["outcome"]
@@ -115,6 +121,37 @@ class Users:
         """Raise NotSettled unless the table is recovered."""
         self._settled()
 
+    async def catch_up(self, kafka: str) -> None:
+        """Read what the changelog has between records of our own, so that the next start need not.
+
+        Until nothing is left, partitions change hands, or CATCH_UP_SECONDS_MAX are over. Raises KafkaError.
+        """
+        if not (unread := self._unread()):
+            return
+        consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            consumer.assign(list(unread))
+            for partition, offset in unread.items():
+                consumer.seek(partition, offset)
+            loop = asyncio.get_running_loop()
+            end = loop.time() + CATCH_UP_SECONDS_MAX
+            while self._unread() and loop.time() < end:
+                read = await consumer.getmany(timeout_ms=READ_MS)
+                if not self._is_settled():
+                    return
+                self.table.apply_records(read)
+        finally:
+            await consumer.stop()
+        if self._is_settled():
+            self.recovered()
+
+    def recovered(self) -> None:
+        """Add up what was recovered, and have the changelog end with it."""
+        self.derive()
+        if repaired := self.table.repair_changelog():
+            _log.warning("%d entries were newer here than in the changelog: written again", repaired)
+
     def derive(self) -> None:
         """Add up all entries of the assigned partitions. Called before any event of a new assignment."""
         self._totals = None
@@ -123,11 +160,21 @@ class Users:
     def forget(self) -> None:
         """Answer no more until the next assignment is recovered."""
         self._totals = None
+        self.table.forget_sent()
+
+    def _unread(self) -> Mapping[TP, int]:
+        return self.table.unread(self.partitions()) if self._is_settled() else {}
+
+    def _is_settled(self) -> bool:
+        return self._current() is not None
 
     def _settled(self) -> Totals:
-        if self._totals is None or self._app.rebalancing:
+        if (totals := self._current()) is None:
             raise NotSettled("partitions are being assigned")
-        return self._totals
+        return totals
+
+    def _current(self) -> Totals | None:
+        return None if self._app.rebalancing else self._totals
 
     def _load(self, key: bytes) -> UserEntry | None:
         value = self.table.get(key)
@@ -158,9 +205,7 @@ def register(app: faust.App, settings: Settings, give_up: Callable[[str], NoRetu
 
     async def recovered() -> None:
         try:
-            users.derive()
-            if repaired := users.table.repair_changelog():
-                _log.warning("%d entries were newer here than in the changelog: written again", repaired)
+            users.recovered()
         except Exception as error:  # noqa: BLE001  Faust drops what is raised here
             give_up(f"the totals can't be derived: {error!r}")
 

@@ -1,12 +1,13 @@
 """What can be wrong with topics and groups: read again, passed over, poisoned."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, KafkaError
 
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from tests.builders import Partition, captured, new_id, order_created
@@ -18,6 +19,9 @@ READS = {"orders": PAYMENTS_EVENTS.name, "payments": ORDERS_EVENTS.name}
 PASSED_OVER = {"orders": 5, "payments": 50}
 PASSED_OVER_SECONDS_MAX = 20.0
 PARKED_SECONDS_MAX = 30.0
+#: A worker with a name of its own is in its group for a session's length after it has gone.
+EMPTY_SECONDS_MAX = 20.0
+EMPTY_AGAIN_SECONDS = 0.5
 
 
 @asynccontextmanager
@@ -42,6 +46,18 @@ async def committed(
     return {partition: await consumer.committed(partition) or 0 for partition in partitions}
 
 
+async def commit(consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+    """Set the group's offsets, as soon as it misses the workers that were stopped."""
+    async with asyncio.timeout(EMPTY_SECONDS_MAX):
+        while True:
+            try:
+                await consumer.commit(offsets)
+            except CommitFailedError:
+                await asyncio.sleep(EMPTY_AGAIN_SECONDS)
+            else:
+                return
+
+
 class Replayed(Fault):
     """A group's offsets go back to the start: everything on the topic comes again.
 
@@ -59,7 +75,7 @@ class Replayed(Fault):
         world = scene.world
         async with world.stopped(world.names(self._service)), group(world, self._service) as (consumer, all_):
             before = sum((await committed(consumer, all_)).values())
-            await consumer.commit(dict.fromkeys(all_, 0))
+            await commit(consumer, dict.fromkeys(all_, 0))
         if not before:
             raise NotShown("there was nothing to replay")
         return Fired(evidence=f"{before} messages come again")
@@ -82,7 +98,7 @@ class MovedAhead(Fault):
                     raise NotShown(f"only {passed_over} messages could be passed over")
                 before, ends = await committed(consumer, all_), await consumer.end_offsets(all_)
                 passed_over = sum(ends[one] - before[one] for one in all_)
-            await consumer.commit(ends)
+            await commit(consumer, ends)
         return Fired(evidence=f"{passed_over} messages passed over")
 
 

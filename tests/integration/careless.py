@@ -41,7 +41,7 @@ async def seek_for_ever(_consumer: Any) -> None:
 
 if os.environ["CARELESS"] == "seek":
     reading.SEEK_SECONDS_MAX = 1.0
-    reading.SeekingConsumer.put_at_committed = seek_for_ever  # type: ignore[method-assign]
+    reading.SeekingConsumer.put_at_committed = seek_for_ever  # type: ignore[method-assign, assignment]
 
 MISTAKES = {"exception": let_an_exception_out, "ack": acknowledge_before_handling}
 _mistakes = [MISTAKES[name] for name in MISTAKES if name == os.environ["CARELESS"]]

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from rocksdict import AccessType, Options, Rdict
 
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.bodies import Body
@@ -30,7 +31,9 @@ from eshop.contracts.envelope import Envelope
 from eshop.contracts.messages import encode, schema_of
 from eshop.contracts.orders_v1 import OrderCancellationRequested, OrderCancelled, OrderCreated, OrderFinished
 from eshop.contracts.payments_v1 import AccountToppedUp
+from eshop.contracts.topics import PARTITIONS
 from eshop.relay.topics import ensure_topics
+from eshop.tables.users import TABLE
 
 #: Nothing changes for so long only where nothing ever will: two rebalances and a session that expires are
 #: inside. A machine that is merely slow goes on changing the answer.
@@ -180,6 +183,18 @@ class Bench:
     def topic(self, name: str) -> str:
         return f"{self.name}-{name}"
 
+    @asynccontextmanager
+    async def changelog(self) -> AsyncIterator[AIOKafkaConsumer]:
+        """Yield a consumer of all partitions of the table's changelog."""
+        topic = f"eshop-projections-{self.name}-{TABLE}-changelog"
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            consumer.assign([TopicPartition(topic, number) for number in range(PARTITIONS)])
+            yield consumer
+        finally:
+            await consumer.stop()
+
     async def start(self, port: int | None = None, *options: str) -> "Worker":
         """Start a worker process; its local state is its port's."""
         port = port or free_port()
@@ -218,6 +233,19 @@ class Worker:
     @property
     def state(self) -> Path:
         return self.bench.data / "faust" / f"projections-{self.port}"
+
+    def read_up_to(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Return, by partition, from which offset of the changelog on a start would read."""
+        known = {}
+        for partition in partitions:
+            store = Rdict(
+                str(self.state / "v1" / "tables" / f"{TABLE}-{partition}.db"),
+                options=Options(raw_mode=True),
+                access_type=AccessType.read_only(),
+            )
+            known[partition] = int(store[b"__faust\0offset__"] or -1) + 1
+            store.close()
+        return known
 
     async def get(self, path: str) -> tuple[int, Json]:
         """Return status and body; (0, {}) while nobody listens."""
@@ -274,6 +302,21 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+async def first_records(bench: Bench) -> list[ConsumerRecord]:
+    """Return a record of each partition of the changelog that has any: nothing newer is said there."""
+    async with bench.changelog() as consumer:
+        await consumer.seek_to_beginning()
+        ends = await consumer.end_offsets(consumer.assignment())
+        return [await consumer.getone(partition) for partition, end in ends.items() if end]
+
+
+async def changelog_ends(bench: Bench) -> dict[int, int]:
+    """Return the changelog's next offset by partition, where it has any records."""
+    async with bench.changelog() as consumer:
+        ends = await consumer.end_offsets(consumer.assignment())
+        return {partition.partition: end for partition, end in ends.items() if end}
 
 
 @pytest.fixture
@@ -418,6 +461,25 @@ async def test_a_stopped_worker_that_goes_on_spoils_nothing(bench: Bench) -> Non
     assert (await one.leave(), await other.leave()) == (0, 0)
     shutil.rmtree(one.state)
     again = await bench.start(one.port)
+    await again.until_right(shop)
+
+
+async def test_a_late_record_of_another_worker_does_not_make_the_next_start_read_all_since(
+    bench: Bench,
+) -> None:
+    shop = Shop(seed=8, users=20)
+    worker = await bench.start()
+    await bench.put_history(shop, 200)
+    await worker.until_right(shop)
+    for record in await first_records(bench):
+        await bench.producer.send(record.topic, record.value, record.key, record.partition)
+    await bench.put_history(shop, 400)
+    await worker.until_right(shop)
+    async with asyncio.timeout(WAIT_SECONDS_MAX):
+        while (ends := await changelog_ends(bench)) != worker.read_up_to(ends):
+            await asyncio.sleep(POLL_SECONDS)
+    await worker.kill()
+    again = await bench.start(worker.port)
     await again.until_right(shop)
 
 
