@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         None,
         pattern=r"^[A-Za-z0-9._-]+$",
         max_length=249,
-        description="a worker's own name in its group: who starts again under it has its partitions at once",
+        description="a worker's own name: who starts again under it has its partitions at once",
     )
     java: str = Field("auto", description="Kafka's Java: auto, system, wheel, or a path")
     cache: Path | None = Field(None, description="folder of fetched jars; the OS user's cache if unset")

@@ -67,25 +67,26 @@ class NewestTable(faust.Table[bytes, bytes]):
         starts = {tp: self._unread_from(tp) for tp in self._sent if tp.partition in partitions}
         return {tp: start for tp, start in starts.items() if start <= self._sent[tp]}
 
-    def apply_records(self, read: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
-        """Store what a consumer read of the changelog, as recovery does."""
+    def apply_records(self, read: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> bool:
+        """Store what a consumer read of the changelog, as recovery does; return whether any of it was new."""
+        records = [record for some in read.values() for record in some]
+        before = {record.key: self.data.get(record.key) for record in records}
         self.apply_changelog_batch(
-            cast("EventT[Any]", SimpleNamespace(message=_message(record)))
-            for records in read.values()
-            for record in records
+            cast("EventT[Any]", SimpleNamespace(message=_message(record))) for record in records
         )
+        return any(self.data.get(key) != value for key, value in before.items())
 
     def _unread_from(self, partition: TP) -> int:
         read_up_to = self.data.persisted_offset(partition)
         return 0 if read_up_to is None else read_up_to + 1
 
-    def repair_changelog(self) -> int:
-        """Write again the entries that are newer here than in the changelog; return how many."""
-        for key, partition in self._outdated.items():
+    def repair_changelog(self, partitions: Collection[int]) -> int:
+        """Write again what is newer here than in the changelog, of these partitions; return how many."""
+        outdated = {key: where for key, where in self._outdated.items() if where in partitions}
+        for key, partition in outdated.items():
             self.send_changelog(partition, key, self.data[key])
-        repaired = len(self._outdated)
         self._outdated.clear()
-        return repaired
+        return len(outdated)
 
 
 def _message(record: ConsumerRecord) -> SimpleNamespace:

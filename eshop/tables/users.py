@@ -129,28 +129,27 @@ class Users:
         if not (unread := self._unread()):
             return
         consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
-        await consumer.start()
         try:
-            consumer.assign(list(unread))
-            for partition, offset in unread.items():
-                consumer.seek(partition, offset)
-            loop = asyncio.get_running_loop()
-            end = loop.time() + CATCH_UP_SECONDS_MAX
-            while self._unread() and loop.time() < end:
-                read = await consumer.getmany(timeout_ms=READ_MS)
-                if not self._is_settled():
-                    return
-                self.table.apply_records(read)
+            async with asyncio.timeout(CATCH_UP_SECONDS_MAX):
+                await consumer.start()
+                consumer.assign(list(unread))
+                for partition, offset in unread.items():
+                    consumer.seek(partition, offset)
+                while self._unread():
+                    read = await consumer.getmany(timeout_ms=READ_MS)
+                    if self._is_settled() and self.table.apply_records(read):
+                        self.derive()
+        except TimeoutError:
+            return
         finally:
             await consumer.stop()
         if self._is_settled():
-            self.recovered()
+            self._repair()
 
     def recovered(self) -> None:
         """Add up what was recovered, and have the changelog end with it."""
         self.derive()
-        if repaired := self.table.repair_changelog():
-            _log.warning("%d entries were newer here than in the changelog: written again", repaired)
+        self._repair()
 
     def derive(self) -> None:
         """Add up all entries of the assigned partitions. Called before any event of a new assignment."""
@@ -161,6 +160,10 @@ class Users:
         """Answer no more until the next assignment is recovered."""
         self._totals = None
         self.table.forget_sent()
+
+    def _repair(self) -> None:
+        if repaired := self.table.repair_changelog(self.partitions()):
+            _log.warning("%d entries were newer here than in the changelog: written again", repaired)
 
     def _unread(self) -> Mapping[TP, int]:
         return self.table.unread(self.partitions()) if self._is_settled() else {}

@@ -6,6 +6,7 @@ A worker's module makes one, adds hooks, checks, agents and views to it, and is 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 import faust
@@ -23,7 +24,8 @@ from eshop.web.health import Check, check_kafka, install_health
 
 Hook = Callable[[], Awaitable[None]]
 
-#: A worker that does not come back under its name is given up after this long, the least that Kafka allows.
+#: A worker that died is given up after this long, the least that Kafka allows, unless it is back under its
+#: name. One that leaves is missed at once where it has no name, and after this long where it has one.
 SESSION_SECONDS = 6.0
 HEARTBEAT_SECONDS = 2.0
 REBALANCE_SECONDS = 10.0
@@ -74,7 +76,7 @@ class ServiceApp(faust.App):
         return hook
 
     def at_end(self, hook: Hook) -> Hook:
-        """Run it last of all, when agents and tasks are gone and the group is left: close pools here.
+        """Run it last of all, when agents and tasks are gone and nothing is read any more: close pools here.
 
         Latest registered, first run; one that raises is logged.
         """
@@ -114,7 +116,7 @@ class ServiceApp(faust.App):
             await hook()
 
     async def on_stop(self) -> None:
-        """Stop taking work, then let Faust leave the group."""
+        """Stop taking work, then let Faust stop."""
         await _run_all(reversed(self._at_stop))
         await super().on_stop()
 
@@ -158,8 +160,7 @@ def _options(kind: str, settings: Settings) -> dict[str, Any]:
         "broker_request_timeout": REQUEST_SECONDS,
         "broker_commit_interval": COMMIT_SECONDS,
         "consumer_auto_offset_reset": "earliest",
-        # Static membership: nobody waits out the session of a worker that died and was started again.
-        "consumer_group_instance_id": settings.instance,
+        "consumer_group_instance_id": _instance_id(settings, port),
         "processing_guarantee": "at_least_once",
         "key_serializer": "raw",
         "value_serializer": "raw",
@@ -185,6 +186,15 @@ def _options(kind: str, settings: Settings) -> dict[str, Any]:
         # Where it listens everywhere (a container), others reach it by Faust's default: the host's name.
         options["web_host"] = host
     return options
+
+
+def _instance_id(settings: Settings, port: int) -> str | None:
+    """Return the id of a static member: nobody waits out the session of one that died and starts again.
+
+    It gets back what it had, whatever it says of itself: Faust would not take that with another address, nor
+    would it get a new table. So who has another port or version is another member.
+    """
+    return f"{settings.instance}-{port}-{version('eshop')}" if settings.instance else None
 
 
 def _escaped(path: object) -> str:

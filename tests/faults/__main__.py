@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import random
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ def main() -> int:
         for fault in everything():
             console.print(fault.name, markup=False)
         return 0
+    # Its own consumers write down each attempt that a fault of ours has spoilt; what matters is told here.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     plan = _plan(arguments)
     console.print(
         f"seed {plan.seed}: {plan.orders:,} orders and {plan.kills} kills in {plan.minutes:g} minutes,"
