@@ -6,7 +6,7 @@ from eshop.agents.periodic import register_periodic
 from eshop.agents.watchdog import LOOK_SECONDS, Standing, Watch
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from eshop.exit import end_process
-from eshop.relay.log import next_offset
+from eshop.relay.log import next_offset, read_from
 from eshop.relay.topics import Copies, ensure, ensure_topics, new_topic
 from eshop.settings import Settings
 from eshop.start import when_there
@@ -35,7 +35,12 @@ def create_app(settings: Settings) -> ServiceApp:
     watch = Watch(app, sources, standings, partial(next_offset, settings.kafka), "projections.users")
     register_periodic(app, LOOK_SECONDS, watch.look, "the watch on projections.users")
 
-    register_periodic(app, CATCH_UP_SECONDS, partial(table.catch_up, settings.kafka), "reading the changelog")
+    register_periodic(
+        app,
+        CATCH_UP_SECONDS,
+        partial(table.catch_up, partial(read_from, settings.kafka)),
+        "reading the changelog",
+    )
 
     async def have_topics() -> None:
         copies = Copies(settings.topic_replication, settings.topic_min_in_sync)

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import faust
-from aiokafka.structs import ConsumerRecord, TopicPartition
 from faust.types import TP, EventT, FutureMessage
 
 from eshop.tables.entry import from_bytes, to_bytes
@@ -67,9 +66,8 @@ class NewestTable(faust.Table[bytes, bytes]):
         starts = {tp: self._unread_from(tp) for tp in self._sent if tp.partition in partitions}
         return {tp: start for tp, start in starts.items() if start <= self._sent[tp]}
 
-    def apply_records(self, read: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> bool:
+    def apply_records(self, records: Sequence[Any]) -> bool:
         """Store what a consumer read of the changelog, as recovery does; return whether any of it was new."""
-        records = [record for some in read.values() for record in some]
         before = {record.key: self.data.get(record.key) for record in records}
         self.apply_changelog_batch(
             cast("EventT[Any]", SimpleNamespace(message=_message(record))) for record in records
@@ -89,7 +87,7 @@ class NewestTable(faust.Table[bytes, bytes]):
         return len(outdated)
 
 
-def _message(record: ConsumerRecord) -> SimpleNamespace:
+def _message(record: Any) -> SimpleNamespace:
     return SimpleNamespace(
         tp=TP(record.topic, record.partition),
         partition=record.partition,

@@ -7,11 +7,11 @@ it tell what comes again.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, NoReturn, cast
 
 import faust
-from aiokafka import AIOKafkaConsumer
 from faust.types import TP, EventT
 from prometheus_client import Counter
 
@@ -42,7 +42,6 @@ _ROCKSDB = {
 
 #: One turn of reading on in the changelog; what is left over is for the next.
 CATCH_UP_SECONDS_MAX = 20.0
-READ_MS = 500
 
 _EVENTS = Counter(
     "eshop_projection_events", "Events the projections read, by what became of them", ["outcome"]
@@ -121,28 +120,25 @@ class Users:
         """Raise NotSettled unless the table is recovered."""
         self._settled()
 
-    async def catch_up(self, kafka: str) -> None:
+    async def catch_up(
+        self, read_from: Callable[[Mapping[TP, int]], AsyncGenerator[list[Any], None]]
+    ) -> None:
         """Read what the changelog has between records of our own, so that the next start need not.
 
-        Until nothing is left, partitions change hands, or CATCH_UP_SECONDS_MAX are over. Raises KafkaError.
+        ``read_from`` yields a log's records from the given offsets on. Ends when nothing is left, partitions
+        change hands, or CATCH_UP_SECONDS_MAX are over. Raises what ``read_from`` raises.
         """
         if not (unread := self._unread()):
             return
-        consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
         try:
-            async with asyncio.timeout(CATCH_UP_SECONDS_MAX):
-                await consumer.start()
-                consumer.assign(list(unread))
-                for partition, offset in unread.items():
-                    consumer.seek(partition, offset)
-                while self._unread():
-                    read = await consumer.getmany(timeout_ms=READ_MS)
-                    if self._is_settled() and self.table.apply_records(read):
+            async with asyncio.timeout(CATCH_UP_SECONDS_MAX), aclosing(read_from(unread)) as batches:
+                async for records in batches:
+                    if self._is_settled() and self.table.apply_records(records):
                         self.derive()
+                    if not self._unread():
+                        break
         except TimeoutError:
             return
-        finally:
-            await consumer.stop()
         if self._is_settled():
             self._repair()
 

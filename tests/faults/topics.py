@@ -65,7 +65,7 @@ class Replayed(Fault):
     """
 
     is_timed = False
-    recovery_seconds_max = 600.0
+    recovery_seconds_max = 1_800.0
 
     def __init__(self, service: str) -> None:
         self.name = f"{service}: offsets reset to the start"
