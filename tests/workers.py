@@ -12,8 +12,9 @@ from typing import Any
 
 import aiohttp
 import psycopg2
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import CommitFailedError
 
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.cluster.ports import free_port
@@ -115,29 +116,42 @@ async def until_ready(process: asyncio.subprocess.Process, web_port: int, log: P
             await asyncio.sleep(0.1)
 
 
-async def recreate_topic(kafka: str, prefix: str, name: str) -> None:
-    """Delete a topic of the catalogue with all that is in it, and make it anew."""
+@asynccontextmanager
+async def an_admin(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Yield a client that changes topics."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     try:
-        async with asyncio.timeout(TOPIC_SECONDS_MAX):
-            await admin.delete_topics([prefix + name])
-            while prefix + name in await admin.list_topics():
-                await asyncio.sleep(0.05)
+        yield admin
     finally:
         await admin.close()
+
+
+async def recreate_topic(kafka: str, prefix: str, name: str) -> None:
+    """Delete a topic of the catalogue with all that is in it, and make it anew."""
+    async with an_admin(kafka) as admin, asyncio.timeout(TOPIC_SECONDS_MAX):
+        await admin.delete_topics([prefix + name])
+        while prefix + name in await admin.list_topics():
+            await asyncio.sleep(0.05)
     await ensure_topics(kafka, prefix)
 
 
 async def truncate_topic(kafka: str, prefix: str, name: str) -> None:
     """Have the broker drop all messages of a topic of the catalogue; the next ones go on behind them."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
+    async with an_admin(kafka) as admin:
         partitions = [TopicPartition(prefix + name, number) for number in range(PARTITIONS)]
         await admin.delete_records(dict.fromkeys(partitions, RecordsToDelete(before_offset=-1)))
-    finally:
-        await admin.close()
+
+
+async def commit_when_empty(consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+    """Set a group's offsets by hand, as soon as the group has no member any more."""
+    while True:
+        try:
+            await consumer.commit(offsets)
+        except CommitFailedError:
+            await asyncio.sleep(0.2)
+        else:
+            return
 
 
 async def fill_wallets(payments: str, users: Iterable[str], balance_minor: int) -> None:

@@ -1,7 +1,8 @@
 """A look into a topic's log, beside any consumer group."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
@@ -16,18 +17,12 @@ async def next_offset(kafka: str, topic: str, partition: int, offset: int) -> in
     A transaction's end mark takes an offset and is no message. Raises TimeoutError where there is none yet,
     and aiokafka's KafkaError while the broker is away.
     """
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="none")
     try:
         async with asyncio.timeout(LOOK_SECONDS_MAX):
-            await consumer.start()
-            at = TopicPartition(topic, partition)
-            consumer.assign([at])
-            consumer.seek(at, offset)
-            return int((await consumer.getone(at)).offset)
+            async with _reader(kafka, {(topic, partition): offset}, reset="none") as consumer:
+                return int((await consumer.getone()).offset)
     except OffsetOutOfRangeError:
         return None
-    finally:
-        await consumer.stop()
 
 
 async def read_from(
@@ -37,14 +32,22 @@ async def read_from(
 
     Raises aiokafka's KafkaError while the broker is away.
     """
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+    async with _reader(kafka, offsets, reset="latest") as consumer:
+        while True:
+            read = await consumer.getmany(timeout_ms=READ_MS)
+            yield [record for records in read.values() for record in records]
+
+
+@asynccontextmanager
+async def _reader(
+    kafka: str, offsets: Mapping[tuple[str, int], int], reset: str
+) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset=reset)
     try:
         await consumer.start()
         consumer.assign([TopicPartition(*at) for at in offsets])
         for at, offset in offsets.items():
             consumer.seek(TopicPartition(*at), offset)
-        while True:
-            read = await consumer.getmany(timeout_ms=READ_MS)
-            yield [record for records in read.values() for record in records]
+        yield consumer
     finally:
         await consumer.stop()

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.errors import KafkaError
 
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from tests.builders import Partition, captured, new_id, order_created
 from tests.faults.scene import Fault, Fired, Scene
 from tests.faults.world import NotShown, World
+from tests.workers import commit_when_empty
 
 READS = {"orders": PAYMENTS_EVENTS.name, "payments": ORDERS_EVENTS.name}
 #: How many messages must be passed over, so that it is worth looking for them.
@@ -21,7 +22,6 @@ PASSED_OVER_SECONDS_MAX = 20.0
 PARKED_SECONDS_MAX = 30.0
 #: A worker with a name of its own is in its group for a session's length after it has gone.
 EMPTY_SECONDS_MAX = 20.0
-EMPTY_AGAIN_SECONDS = 0.5
 
 
 @asynccontextmanager
@@ -49,13 +49,7 @@ async def committed(
 async def commit(consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
     """Set the group's offsets, as soon as it misses the workers that were stopped."""
     async with asyncio.timeout(EMPTY_SECONDS_MAX):
-        while True:
-            try:
-                await consumer.commit(offsets)
-            except CommitFailedError:
-                await asyncio.sleep(EMPTY_AGAIN_SECONDS)
-            else:
-                return
+        await commit_when_empty(consumer, offsets)
 
 
 class Replayed(Fault):

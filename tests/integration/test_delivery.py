@@ -17,10 +17,8 @@ import aiohttp
 import psycopg2
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from aiokafka.errors import CommitFailedError
+from aiokafka.admin import RecordsToDelete
 from aiokafka.partitioner import DefaultPartitioner
-from aiokafka.structs import OffsetAndMetadata
 from grpc import aio
 
 from eshop.cluster.embedded import EmbeddedCluster
@@ -36,7 +34,7 @@ from eshop.handlers.parking import BURST_MAX
 from eshop.relay.topics import ensure_topics
 from eshop.rpc.client import credentials, open_channel
 from tests.builders import Partition, new_database_url, order_created
-from tests.workers import recreate_topic, until_ready
+from tests.workers import an_admin, commit_when_empty, recreate_topic, until_ready
 
 WAIT_SECONDS_MAX = 30
 #: Far less than the watchdog waits before it helps.
@@ -136,6 +134,12 @@ class Bench:
         self.process.send_signal(signal.SIGTERM)
         assert await self.ends() == 0, self.log[-3000:]
 
+    async def kill(self) -> None:
+        """Kill the worker, if one runs."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
     def sql(self, statement: str) -> list[Any]:
         """Look into the worker's database, or change it, as its superuser."""
         url = urlsplit(self.cluster.postgres_admin_url)._replace(path=urlsplit(self.database_url).path)
@@ -165,17 +169,8 @@ class Bench:
 
     async def drop_before(self, partition: TopicPartition, offset: int) -> None:
         """Have the broker drop the partition's first messages, as its retention does."""
-        async with self._admin() as admin:
+        async with an_admin(self.cluster.kafka) as admin:
             await admin.delete_records({partition: RecordsToDelete(before_offset=offset)})
-
-    @asynccontextmanager
-    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.cluster.kafka)
-        await admin.start()
-        try:
-            yield admin
-        finally:
-            await admin.close()
 
     async def until_settled(self, count: int, seconds_max: float = WAIT_SECONDS_MAX) -> None:
         """Wait until so many orders have a payment, and no more."""
@@ -192,13 +187,7 @@ class Bench:
     async def move(self, partition: TopicPartition, offset: int) -> None:
         """Set the group's committed offset by hand, as soon as the group has no member any more."""
         async with self._in_group(partition) as consumer, asyncio.timeout(WAIT_SECONDS_MAX):
-            while True:
-                try:
-                    await consumer.commit({partition: OffsetAndMetadata(offset, "")})
-                except CommitFailedError:
-                    await asyncio.sleep(0.2)
-                else:
-                    return
+            await commit_when_empty(consumer, {partition: offset})
 
     @asynccontextmanager
     async def _in_group(self, partition: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
@@ -246,9 +235,7 @@ async def bench(cluster: EmbeddedCluster, tmp_path: Path) -> AsyncIterator[Bench
     try:
         yield bench
     finally:
-        if bench.process is not None and bench.process.returncode is None:
-            bench.process.kill()
-            await bench.process.wait()
+        await bench.kill()
         await producer.stop()
 
 
@@ -267,9 +254,7 @@ async def beside(bench: Bench, folder: Path) -> AsyncIterator[Bench]:
     try:
         yield second
     finally:
-        if second.process is not None and second.process.returncode is None:
-            second.process.kill()
-            await second.process.wait()
+        await second.kill()
 
 
 def bad_messages() -> dict[str, tuple[bytes | None, Headers]]:
@@ -677,8 +662,7 @@ async def test_worker_that_starts_again_under_its_name_has_its_partitions_at_onc
             await bench.put(order_created(user, 5))
         await bench.until_settled(len(users))
         assigned = bench.log.count(ASSIGNED)
-        assert second.process is not None
-        second.process.kill()
+        await second.kill()
         assert await second.ends() == -signal.SIGKILL
         for user in users:
             await bench.put(order_created(user, 5))
