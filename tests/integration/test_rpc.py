@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -504,3 +505,54 @@ async def test_calls_go_round_a_worker_that_is_frozen() -> None:
             worker.send_signal(signal.SIGCONT)
             worker.kill()
             await worker.wait()
+
+
+@asynccontextmanager
+async def serving(address: str) -> AsyncIterator[None]:
+    """Run a worker that answers with its address."""
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, address)
+    try:
+        yield
+    finally:
+        worker.kill()
+        await worker.wait()
+
+
+async def until_met(call: Any, *addresses: str) -> None:
+    """Call until exactly these have answered, one after the other."""
+    async with asyncio.timeout(30):
+        met: list[str] = []
+        while set(met[-len(addresses) :]) != set(addresses) or len(met) < len(addresses):
+            with suppress(grpc.aio.AioRpcError):
+                met.append((await call(b"", metadata=credentials(TOKEN), timeout=5)).decode())
+
+
+async def test_calls_go_round_several_names_and_those_that_are_there() -> None:
+    taken: set[int] = set()
+    first, second = (f"localhost:{free_port(taken)}" for _ in range(2))
+    async with open_channel(f"{first},{second}") as channel:
+        call: Any = channel.unary_unary("/shop.Test/Name")
+        async with serving(first):
+            await until_met(call, first)
+            async with serving(second):
+                await until_met(call, first, second)
+            await until_met(call, first)
+            async with serving(second):
+                await until_met(call, first, second)
+
+
+async def test_an_office_proxy_is_not_asked_about_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "grpc_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    address = f"localhost:{free_port(set())}"
+    async with serving(address), open_channel(address) as channel:
+        await until_met(channel.unary_unary("/shop.Test/Name"), address)
+
+
+async def test_several_addresses_may_be_of_ipv6() -> None:
+    taken: set[int] = set()
+    addresses = [f"[::1]:{free_port(taken)}" for _ in range(2)]
+    async with serving(addresses[0]), serving(addresses[1]), open_channel(",".join(addresses)) as channel:
+        await until_met(channel.unary_unary("/shop.Test/Name"), *addresses)
