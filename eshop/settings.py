@@ -1,11 +1,15 @@
 """Every setting of every process, read from the environment once and nowhere else."""
 
+import re
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from eshop.environment import PREFIX, is_of_kubernetes, own_variables
 
 #: Where each kind of process listens unless told otherwise: (HTTP port, gRPC port).
 DEFAULT_PORTS: dict[str, tuple[int, int | None]] = {
@@ -19,19 +23,28 @@ SECRETS_FOLDER = Path("/run/secrets")
 #: What the defaults and the compose files for development use: everybody knows them.
 KNOWN_TOKEN = "development-service-token"  # noqa: S105
 KNOWN_PASSWORDS = frozenset({"postgres", "orders_app", "payments_app"})
+PORT_MAX = 65_535
+#: Variables of test harnesses begin with these; no setting's name does.
+HARNESS_PREFIXES = ("ESHOP_TESTS_", "ESHOP_FAULTS_")
+#: What a header of gRPC can carry.
+_TOKEN = re.compile(r"[!-~]([ -~]*[!-~])?")
+#: Where to listen on every interface: an address to bind, and none to call.
+ANY_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared, not bound
 
 
 class Settings(BaseSettings):
     """One frozen object. All bad values are reported at once, and secrets never show in the report.
 
-    Names are the fields' with the prefix ``ESHOP_``. Defaults suit one development machine. What no variable
-    sets is looked for in a file of ``SECRETS_FOLDER``.
+    Names are the fields' with the prefix ``ESHOP_``; a variable with the prefix that is no setting's is
+    refused, with the name that is nearest. Defaults suit one development machine. What no variable sets is
+    looked for in a file of ``SECRETS_FOLDER``. Space around a value is no part of it.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="ESHOP_",
+        env_prefix=PREFIX,
         frozen=True,
         hide_input_in_errors=True,
+        str_strip_whitespace=True,
         secrets_dir=SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None,
     )
 
@@ -47,6 +60,8 @@ class Settings(BaseSettings):
         SecretStr("postgresql://postgres:postgres@127.0.0.1:5432/postgres"),
         description="creates databases and roles at start; empty where `eshop migrate` did so before",
     )
+    orders_database_url: SecretStr | None = Field(None, description="where `eshop audit` finds orders")
+    payments_database_url: SecretStr | None = Field(None, description="where `eshop audit` finds payments")
     kafka: str = Field("127.0.0.1:9092", description="bootstrap servers, comma-separated")
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     orders_grpc: str = Field("127.0.0.1:50051", description="the orders workers' addresses, comma-separated")
@@ -78,6 +93,9 @@ class Settings(BaseSettings):
     java: str = Field("auto", description="Kafka's Java: auto, system, wheel, or a path")
     cache: Path | None = Field(None, description="folder of fetched jars; the OS user's cache if unset")
     web_listen: str | None = Field(None, description="HOST:PORT of HTTP; the kind's own if unset")
+    web_advertised: str | None = Field(
+        None, description="HOST:PORT at which other workers reach this one's HTTP; web_listen's if unset"
+    )
     grpc_listen: str | None = Field(None, description="HOST:PORT of gRPC; the kind's own if unset")
     grpc_reflection: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -87,6 +105,35 @@ class Settings(BaseSettings):
     order_deadline_seconds: int = Field(
         60, ge=1, le=86_400, description="a NEW order older than this is asked about until it is final"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_known(cls, values: Any) -> Any:
+        known = {f"{PREFIX}{field}".upper() for field in cls.model_fields}
+        strange = [
+            name
+            for name in sorted({name.upper() for name in own_variables()} - known)
+            if not name.startswith(HARNESS_PREFIXES) and not is_of_kubernetes(name)
+        ]
+        if strange:
+            raise ValueError("; ".join(_strange(name, known) for name in strange))
+        return values
+
+    @field_validator("orders_grpc", "payments_grpc", "web_listen", "grpc_listen", "web_advertised")
+    @classmethod
+    def _are_addresses(cls, addresses: str | None, info: ValidationInfo) -> str | None:
+        several = info.field_name in ("orders_grpc", "payments_grpc")
+        for address in (addresses or "").split(",") if several else [addresses]:
+            if address is not None:
+                split_address(address.strip())
+        return addresses
+
+    @field_validator("service_token")
+    @classmethod
+    def _token_fits_a_header(cls, token: SecretStr) -> SecretStr:
+        if not _TOKEN.fullmatch(token.get_secret_value()):
+            raise ValueError("want ASCII characters, and at least one")
+        return token
 
     @field_validator("service_token")
     @classmethod
@@ -147,9 +194,14 @@ def _is_production(info: ValidationInfo) -> bool:
     return info.data.get("environment") == "production"
 
 
+def _strange(name: str, known: set[str]) -> str:
+    nearest = get_close_matches(name, known, 1)
+    return f"{name} is no setting" + (f", did you mean {nearest[0]}?" if nearest else "")
+
+
 def split_address(address: str) -> tuple[str, int]:
-    """Split HOST:PORT; raise ValueError where there is no port."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
+    """Split HOST:PORT, where an IPv6 HOST is in brackets; raise ValueError if it is neither."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s:\[\]/]+)):(\d{1,5})", address)
+    if found is None or int(found[3]) > PORT_MAX:
         raise ValueError(f"{address!r} is not HOST:PORT")
-    return host, int(port)
+    return found[1] or found[2], int(found[3])

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,16 +86,18 @@ def status_of(data: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def running_shop(*options: str) -> Iterator[Shop]:
+def running_shop(
+    *options: str, folder: str = "data", environment: Mapping[str, str] | None = None
+) -> Iterator[Shop]:
     """Start a shop as `eshop up` does, and stop it as Ctrl-C does."""
-    with tempfile.TemporaryDirectory(prefix="eshop-test-", ignore_cleanup_errors=True) as folder:
-        data = Path(folder) / "data"
+    with tempfile.TemporaryDirectory(prefix="eshop-test-", ignore_cleanup_errors=True) as place:
+        data = Path(place) / folder
         # Postgres may run as another user of the machine.
-        Path(folder).chmod(0o755)
-        log = (Path(folder) / "up.log").open("w+")
+        Path(place).chmod(0o755)
+        log = (Path(place) / "up.log").open("w+", encoding="utf-8")
         command = [sys.executable, "-m", "eshop.cli.main", "up", "--ephemeral", "--data", str(data), *options]
-        environment = {**os.environ, "COLUMNS": "200"}
-        launcher = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        env = {**(environment or os.environ), "COLUMNS": "200"}
+        launcher = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env)
         try:
             _until_ready(launcher, data, Path(log.name))
             yield Shop(data)

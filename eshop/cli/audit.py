@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import SecretStr
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -40,12 +41,14 @@ EveryOption = Annotated[
 ListenOption = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where --every serves its metrics.")]
 OrdersUrlOption = Annotated[
     str | None,
-    typer.Option(envvar="ESHOP_ORDERS_DATABASE_URL", metavar="URL", help="Where orders are, if elsewhere."),
+    typer.Option(
+        metavar="URL", help="Where orders are, if elsewhere; ESHOP_ORDERS_DATABASE_URL if not given."
+    ),
 ]
 PaymentsUrlOption = Annotated[
     str | None,
     typer.Option(
-        envvar="ESHOP_PAYMENTS_DATABASE_URL", metavar="URL", help="Where payments are, if elsewhere."
+        metavar="URL", help="Where payments are, if elsewhere; ESHOP_PAYMENTS_DATABASE_URL if not given."
     ),
 ]
 
@@ -150,7 +153,10 @@ def find_sources(data: Path | None, orders_database: str | None, payments_databa
     from eshop.audit.sources import Sources  # noqa: PLC0415
 
     settings = Settings()
-    urls = {"orders": orders_database, "payments": payments_database}
+    urls = {
+        "orders": orders_database or _revealed(settings.orders_database_url),
+        "payments": payments_database or _revealed(settings.payments_database_url),
+    }
     kafka = settings.kafka
     ports: dict[str, int] = {}
     if data is not None or "kafka" not in settings.model_fields_set:
@@ -171,6 +177,10 @@ def find_sources(data: Path | None, orders_database: str | None, payments_databa
         kafka,
         settings,
     )
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
 
 
 def _running_ports(data: Path | None) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """What the commands share: the console, the settings, the data folder, and errors as one line."""
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Never
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from eshop.cluster.errors import ClusterError
 from eshop.cluster.folder import DataFolder
+from eshop.environment import PREFIX, drop_postgres_variables
 from eshop.settings import Settings
 
 console = Console(highlight=False)
@@ -26,6 +28,10 @@ class App(typer.Typer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command; turn what it raises into a message."""
+        drop_postgres_variables()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a terminal's encoding may know none of our marks
+                stream.reconfigure(errors="replace")
         try:
             return super().__call__(*args, **kwargs)
         except ClusterError as error:
@@ -37,7 +43,8 @@ class App(typer.Typer):
 
 
 def _setting_error(found: Any) -> str:
-    return f"ESHOP_{'_'.join(map(str, found['loc'])).upper()}: {found['msg']}"
+    name = "_".join(map(str, found["loc"])).upper()
+    return f"{PREFIX}{name}: {found['msg']}" if name else str(found["msg"])
 
 
 def fail(message: str) -> Never:

@@ -23,6 +23,7 @@ from eshop.cluster.ports import holder_of, is_taken
 from eshop.cluster.postgres import postgres_version
 from eshop.cluster.services import BASE_PORTS
 from eshop.cluster.valkey import valkey_version
+from eshop.environment import GIVEN, ignored, is_in_effect
 from eshop.settings import Settings
 
 DISK_BYTES_MIN = 2 * 1024**3
@@ -54,6 +55,8 @@ def version() -> None:
 def doctor(data: DataOption = None) -> None:
     """Check Python, libraries, Java, Kafka, Postgres, Valkey, ports and disk; say how to mend each.
 
+    Names the variables of other programs that are set: those that the shop ignores, and those it can't.
+
     Ends with 1 where something would keep the cluster from starting.
 
     Example: [bold]eshop doctor[/]
@@ -67,6 +70,7 @@ def doctor(data: DataOption = None) -> None:
         _checked("Postgres", _postgres),
         _checked("Valkey", lambda: Finding("Valkey", valkey_version())),
         _checked("disk", lambda: _disk(folder)),
+        *_environment(),
         *_ports(folder),
     ]
     table = Table("check", "found", "what to do", show_lines=False)
@@ -138,6 +142,15 @@ def _disk(folder: DataFolder) -> Finding:
     free = shutil.disk_usage(place).free
     found = f"{free / 1e9:.1f} GB free for {folder.path}"
     return Finding("disk", found, None if free >= DISK_BYTES_MIN else "free 2 GB, or use --data elsewhere")
+
+
+def _environment() -> list[Finding]:
+    """Name every variable that is set for another program: what is ignored, and what nobody can ignore."""
+    found = [Finding("ignored", f"{whose} {', '.join(names)}") for whose, names in ignored().items()]
+    effective = sorted(name for name in GIVEN if is_in_effect(name))
+    if effective:
+        found.append(Finding("in effect", f"{', '.join(effective)}: part of every program that starts"))
+    return found
 
 
 def _ports(folder: DataFolder) -> list[Finding]:

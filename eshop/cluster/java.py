@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eshop.cluster.errors import ClusterError
+from eshop.environment import child_environment
 
 JAVA_VERSION_MIN = 17
 VERSION_SECONDS_MAX = 20
@@ -62,7 +63,12 @@ def _at(path: Path, source: str) -> Java | None:
     binary = path / "bin" / "java" if path.is_dir() else path
     try:
         answer = subprocess.run(
-            [binary, "-version"], capture_output=True, text=True, timeout=VERSION_SECONDS_MAX, check=True
+            [binary, "-version"],
+            env=child_environment("C.UTF-8"),
+            capture_output=True,
+            text=True,
+            timeout=VERSION_SECONDS_MAX,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

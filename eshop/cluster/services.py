@@ -1,6 +1,5 @@
 """The shop's own processes: which there are, on which ports, and the command line and settings of each."""
 
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from eshop.cluster.errors import ClusterError
 from eshop.cluster.ports import HOST, free_port, next_free_port, require_free
 from eshop.cluster.probes import http_is_ready
 from eshop.cluster.process import Program
+from eshop.environment import child_environment, own_variables
 from eshop.settings import DEFAULT_PORTS
 
 INSTANCES_MAX = 16
@@ -125,7 +125,7 @@ def service_program(service: Service, plan: Plan, parts: Parts, data: Path) -> P
 
 
 def service_env(service: Service, plan: Plan, parts: Parts, folder: Path) -> dict[str, str]:
-    """Return the environment of a service: the caller's, with what this cluster decides put over it."""
+    """Return the environment of a service: the caller's settings, and over them what this cluster decides."""
     ours = {
         "ESHOP_KAFKA": parts.kafka.address,
         "ESHOP_REDIS_URL": parts.valkey.url,
@@ -136,12 +136,13 @@ def service_env(service: Service, plan: Plan, parts: Parts, folder: Path) -> dic
         "ESHOP_PAYMENTS_GRPC": _grpc_addresses(plan.of_kind("payments")),
         "ESHOP_WEB_LISTEN": f"{HOST}:{service.web_port}",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",
     }
     if service.grpc_port:  # the kinds that take gRPC calls are those with a database
         role = f"{service.kind}_app"
         ours["ESHOP_GRPC_LISTEN"] = f"{HOST}:{service.grpc_port}"
         ours["ESHOP_DATABASE_URL"] = f"postgresql://{role}:{role}@{HOST}:{plan.parts.postgres}/{service.kind}"
-    return dict(os.environ) | ours
+    return child_environment("C.UTF-8") | own_variables() | ours
 
 
 def _grpc_addresses(services: Iterable[Service]) -> str:

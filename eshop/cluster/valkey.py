@@ -8,6 +8,7 @@ from eshop.cluster.errors import ClusterError
 from eshop.cluster.ports import HOST
 from eshop.cluster.probes import valkey_is_ready
 from eshop.cluster.process import Program
+from eshop.environment import child_environment
 
 MEMORY_MAX = "256mb"
 VERSION_SECONDS_MAX = 10
@@ -47,7 +48,14 @@ class Valkey:
 def valkey_version() -> str:
     """Return what the server says its version is; raise OSError or SubprocessError where it can't run."""
     words = (str(_server()), "--version")
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=VERSION_SECONDS_MAX)
+    done = subprocess.run(
+        words,
+        env=child_environment("C"),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=VERSION_SECONDS_MAX,
+    )
     number = next(word.removeprefix("v=") for word in done.stdout.split() if word.startswith("v="))
     return f"Valkey {number}"
 

@@ -5,6 +5,7 @@ A worker's module makes one, adds hooks, checks, agents and views to it, and is 
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -18,7 +19,8 @@ from mode import ServiceT
 from prometheus_client import REGISTRY
 
 from eshop.contracts.topics import PARTITIONS
-from eshop.settings import Settings
+from eshop.environment import drop_postgres_variables
+from eshop.settings import ANY_HOSTS, Settings
 from eshop.web.consumer import SeekHook, SeekingConsumer, SeekingTransport
 from eshop.web.health import Check, check_kafka, install_health
 
@@ -48,6 +50,7 @@ class ServiceApp(faust.App):
     """
 
     def __init__(self, kind: str, settings: Settings) -> None:
+        drop_postgres_variables()
         super().__init__(settings.group(kind), **_options(kind, settings))
         self.kind = kind
         self.settings = settings
@@ -150,9 +153,11 @@ async def _run_all(hooks: Iterable[Hook]) -> None:
 
 
 def _options(kind: str, settings: Settings) -> dict[str, Any]:
-    """Return Faust's settings. Its own environment variables (WEB_HOST, APP_DATADIR, …) win over them."""
+    """Return Faust's settings."""
     host, port = settings.web_address(kind)
-    options: dict[str, Any] = {
+    return {
+        # Faust's own variables (WEB_PORT, TOPIC_PARTITIONS, …) would win over all of these.
+        "env": {},
         "broker": [f"kafka://{address.strip()}" for address in settings.kafka.split(",")],
         "broker_session_timeout": SESSION_SECONDS,
         "broker_heartbeat_interval": HEARTBEAT_SECONDS,
@@ -178,14 +183,20 @@ def _options(kind: str, settings: Settings) -> dict[str, Any]:
         "autodiscover": False,
         "web_bind": host,
         "web_port": port,
+        **_advertised(settings, host),
         "web_tables_enabled": False,
         "web_router_enabled": False,
         "logging_config": _logging_config(),
     }
-    if host not in ("0.0.0.0", "::"):  # noqa: S104  compared, not bound
-        # Where it listens everywhere (a container), others reach it by Faust's default: the host's name.
-        options["web_host"] = host
-    return options
+
+
+def _advertised(settings: Settings, host: str) -> dict[str, Any]:
+    """Return where other workers find this one: as told, or where it listens, or the machine's name."""
+    if settings.web_advertised is not None:
+        return {"canonical_url": f"http://{settings.web_advertised}"}
+    if host in ANY_HOSTS:
+        host = socket.gethostname()
+    return {"web_host": f"[{host}]" if ":" in host else host}
 
 
 def _instance_id(settings: Settings, port: int) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from eshop.settings import Settings
+from eshop.settings import Settings, split_address
 
 PRODUCTION = {
     "environment": "production",
@@ -74,3 +74,102 @@ def test_what_no_variable_sets_is_read_from_a_file(tmp_path: Path) -> None:
     settings = Settings(_secrets_dir=tmp_path)
     assert settings.service_token.get_secret_value() == "from a file"
     assert "from a file" not in repr(settings)
+
+
+def messages(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
+    """Return what is said of the environment's variables; nothing if they will do."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    try:
+        Settings()
+    except ValidationError as refused:
+        return [error["msg"] for error in refused.errors()]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("ESHOP_LOG_LEVLE", "ESHOP_LOG_LEVEL"),
+        ("ESHOP_ORDERS_GPRC", "ESHOP_ORDERS_GRPC"),
+        ("ESHOP_KFKA", "ESHOP_KAFKA"),
+    ],
+)
+def test_a_mistyped_name_is_refused_and_the_nearest_is_said(
+    monkeypatch: pytest.MonkeyPatch, name: str, nearest: str
+) -> None:
+    (said,) = messages(monkeypatch, **{name: "x"})
+    assert f"{name} is no setting, did you mean {nearest}?" in said
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"ESHOP_TESTS_FAIL_ON_SKIP": "1", "ESHOP_FAULTS_SEED": "1"},
+        {"ESHOP_ORDERS_DATABASE_URL": "postgresql://x", "ESHOP_CRASH_POINTS": "/tmp"},
+        {"ESHOP_SERVICE_HOST": "10.3.240.2", "ESHOP_PORT": "tcp://10.3.240.2:8000"},
+        {"ESHOP_KAFKA_SERVICE_PORT_CLIENTS": "9092", "ESHOP_KAFKA_PORT_9092_TCP_ADDR": "10.3.240.2"},
+        {"eshop_currency": "EUR"},
+    ],
+)
+def test_other_names_with_our_prefix_have_their_right(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    assert messages(monkeypatch, **variables) == []
+
+
+@pytest.mark.parametrize("token", ["tökén", "a\nb", "a\tb", ""])
+def test_a_token_that_no_header_can_carry_is_refused(token: str) -> None:
+    assert refused({"service_token": token}) == {"service_token"}
+
+
+def test_space_around_a_value_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESHOP_SERVICE_TOKEN", "s3\n")
+    monkeypatch.setenv("ESHOP_DATABASE_URL", "postgresql://orders_app:s3@postgres:5432/orders\r\n")
+    monkeypatch.setenv("ESHOP_KAFKA", " kafka:9092\n")
+    settings = Settings()
+    assert settings.service_token.get_secret_value() == "s3"
+    assert settings.service_database_url("orders").endswith("/orders")
+    assert settings.kafka == "kafka:9092"
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("127.0.0.1:8000", ("127.0.0.1", 8000)),
+        ("[::1]:8000", ("::1", 8000)),
+        ("[fe80::1%eth0]:8000", ("fe80::1%eth0", 8000)),
+        ("orders-a.shop_1:0", ("orders-a.shop_1", 0)),
+    ],
+)
+def test_an_address_has_a_host_and_a_port(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "8000",
+        ":8000",
+        "::1:8000",
+        "[::1]",
+        "[::1:8000",
+        "host:",
+        "host:port",
+        "host:65536",
+        "a b:1",
+        "http://a:1",
+    ],
+)
+def test_what_is_no_address_is_refused_by_the_settings_name(address: str) -> None:
+    for name in ("web_listen", "grpc_listen", "web_advertised", "orders_grpc", "payments_grpc"):
+        assert refused({name: address}) == {name}
+
+
+def test_each_of_several_addresses_is_looked_at() -> None:
+    assert (
+        Settings(orders_grpc="orders-a:50051, orders-b:50051").orders_grpc == "orders-a:50051, orders-b:50051"
+    )
+    assert refused({"orders_grpc": "orders-a:50051,,orders-b:50051"}) == {"orders_grpc"}
+    assert refused({"payments_grpc": "orders-a:50051,orders-b"}) == {"payments_grpc"}

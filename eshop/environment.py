@@ -1,0 +1,83 @@
+"""What is taken from the environment: our own settings, and a few facts of the machine. Nothing else.
+
+Faust, libpq, gRPC, Java and Python have variables of their own. A machine may have set them for another
+program, and they would win over what the shop was told.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+PREFIX = "ESHOP_"
+#: The environment as this process was given it.
+GIVEN: Mapping[str, str] = MappingProxyType(dict(os.environ))
+
+#: Facts of the machine: where programs, temporary files and certificates are, whose home, which time zone.
+_FACTS = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "TZDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+)
+#: Takes effect before the first line of a program, so this process has it anyway. A child gets the same: it
+#: may not find its libraries otherwise.
+_LOADER = re.compile(r"(LD|DYLD)_[A-Z_]+|(DONT_|NO_)?FAKE[A-Z_]+")
+_POSTGRES = re.compile(r"PG[A-Z]+")
+#: What Kubernetes tells every container of a Service whose name begins with `eshop`.
+_CLUSTER_SERVICE = re.compile(
+    r"ESHOP_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+_FOREIGN: Mapping[str, re.Pattern[str]] = MappingProxyType(
+    {
+        "proxies (but for fetching Kafka's jars)": re.compile(r"(?i:(http|https|ftp|all|grpc|no)_proxy)"),
+        "Faust's": re.compile(
+            r"(AEROSPIKE|AGENT|APP|BROKER|CONSUMER|F|FAUST|NODE|PRODUCER|STREAM|TABLE|TOPIC|WEB|WORKER)_[A-Z_]+"
+            r"|BLOCKING_TIMEOUT|CACHE_URL|CRASH_APP_[A-Z_]+|CYTHON_OPTIMIZATIONS|NO_CYTHON"
+            r"|PROCESSING_GUARANTEE|RECOVERY_CONSISTENCY_CHECK|STORE_CHECK_EXISTS|TIMEZONE"
+        ),
+        "Postgres'": _POSTGRES,
+        "gRPC's": re.compile(r"GRPC_[A-Z_]+"),
+        "Java's and Kafka's": re.compile(
+            r"_?JAVA_(TOOL_)?OPTIONS|JDK_JAVA_OPTIONS|KAFKA_[A-Z0-9_]+|CLASSPATH"
+        ),
+        "Python's": re.compile(r"PYTHON[A-Z0-9_]+"),
+        "Kubernetes'": _CLUSTER_SERVICE,
+    }
+)
+
+
+def child_environment(locale: str) -> dict[str, str]:
+    """Return what a child process knows of the machine, in a locale that does not depend on the caller's."""
+    passed_on = {name: value for name, value in os.environ.items() if name in _FACTS or is_in_effect(name)}
+    return passed_on | {"LC_ALL": locale}
+
+
+def own_variables() -> dict[str, str]:
+    """Return the variables that are the shop's own."""
+    return {name: value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
+
+
+def ignored() -> dict[str, list[str]]:
+    """Return the names of variables that were given and are ignored, by whose they are."""
+    found = {
+        whose: sorted(name for name in GIVEN if pattern.fullmatch(name))
+        for whose, pattern in _FOREIGN.items()
+    }
+    return {whose: names for whose, names in found.items() if names}
+
+
+def is_in_effect(name: str) -> bool:
+    """Tell whether a variable has an effect that no program can escape."""
+    return _LOADER.fullmatch(name) is not None
+
+
+def is_of_kubernetes(name: str) -> bool:
+    """Tell whether a variable has the name of a Service's address, which is no mistyped setting."""
+    return _CLUSTER_SERVICE.fullmatch(name) is not None
+
+
+def drop_postgres_variables() -> None:
+    """Take libpq's variables out of this process: a connection is what its address says, and nothing else.
+
+    To be called before the first connection. libpq has no other way to be told so.
+    """
+    for name in [name for name in os.environ if _POSTGRES.fullmatch(name)]:
+        del os.environ[name]
