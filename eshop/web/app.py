@@ -15,7 +15,7 @@ from faust.sensors.prometheus import FaustMetrics, PrometheusMonitor
 from faust.types import TransportT
 from faust.web.base import Web
 from faust.web.drivers.aiohttp import Web as AiohttpWeb
-from mode import ServiceT
+from mode import Service, ServiceT
 from prometheus_client import REGISTRY
 
 from eshop.contracts.topics import PARTITIONS
@@ -23,6 +23,7 @@ from eshop.environment import drop_postgres_variables
 from eshop.settings import ANY_HOSTS, Settings
 from eshop.web.consumer import SeekHook, SeekingConsumer, SeekingTransport
 from eshop.web.health import Check, check_kafka, install_health
+from eshop.web.membership import LOOK_SECONDS, Membership
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -58,7 +59,8 @@ class ServiceApp(faust.App):
         self._at_stop: list[Hook] = []
         self._at_end: list[Hook] = []
         self._after_seek: list[SeekHook] = []
-        self._checks: dict[str, Check] = {"kafka": lambda: check_kafka(self)}
+        self._membership = Membership(self, is_named=settings.instance is not None)
+        self._checks: dict[str, Check] = {"kafka": self._check_kafka}
         install_health(self, self._checks)
 
     def before_start(self, hook: Hook) -> Hook:
@@ -113,10 +115,27 @@ class ServiceApp(faust.App):
 
     async def on_first_start(self) -> None:
         """Run the start hooks; Faust starts its services only afterwards."""
-        self.conf.datadir.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.conf.datadir.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"cannot write to the data folder ({error.strerror}), see ESHOP_DATA",
+                error.filename,
+            ) from error
         await super().on_first_start()
         for hook in self._before_start:
             await hook()
+
+    async def _check_kafka(self) -> None:
+        await check_kafka(self)
+        await self._membership.check()
+
+    @Service.task
+    async def _stay_a_member(self) -> None:
+        while not self.should_stop:
+            self._membership.look()
+            await self.sleep(LOOK_SECONDS)
 
     async def on_stop(self) -> None:
         """Stop taking work, then let Faust stop."""
