@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,13 +87,20 @@ def status_of(data: Path) -> dict[str, Any]:
 
 @contextmanager
 def running_shop(
-    *options: str, folder: str = "data", environment: Mapping[str, str] | None = None
+    *options: str,
+    folder: str = "data",
+    environment: Mapping[str, str] | None = None,
+    prepare: Callable[[Path], None] = lambda _data: None,
 ) -> Iterator[Shop]:
-    """Start a shop as `eshop up` does, and stop it as Ctrl-C does."""
+    """Start a shop as `eshop up` does, and stop it as Ctrl-C does. What it says is in `up.log` beside it.
+
+    ``prepare`` is given the data folder before anything is in it.
+    """
     with tempfile.TemporaryDirectory(prefix="eshop-test-", ignore_cleanup_errors=True) as place:
         data = Path(place) / folder
         # Postgres may run as another user of the machine.
         Path(place).chmod(0o755)
+        prepare(data)
         log = (Path(place) / "up.log").open("w+", encoding="utf-8")
         command = [sys.executable, "-m", "eshop.cli.main", "up", "--ephemeral", "--data", str(data), *options]
         env = {**(environment or os.environ), "COLUMNS": "200"}

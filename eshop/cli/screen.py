@@ -5,6 +5,7 @@ import time
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +13,7 @@ from eshop.cli.console import console
 from eshop.cluster.logs import LOG_BYTES_MAX, Tail
 from eshop.cluster.ports import HOST
 from eshop.cluster.services import Plan
+from eshop.cluster.supervisor import Supervised
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
 NAME_WIDTH = 13
@@ -26,14 +28,15 @@ class Screen:
         self._log = logging.getLogger("eshop.launcher")
         self._log.setLevel(logging.INFO)
         self._log.propagate = False
-        handler = RotatingFileHandler(log, maxBytes=LOG_BYTES_MAX, backupCount=1)
+        handler = RotatingFileHandler(log, maxBytes=LOG_BYTES_MAX, backupCount=1, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._log.addHandler(handler)
 
     def announce(self, name: str, text: str) -> None:
         """Say what happened to a child. Called from several threads."""
         self._log.info("%s %s", name, text)
-        console.print(Text.assemble((f"{'eshop':<{NAME_WIDTH}}", "bold white"), f"│ {name} {text}"))
+        line = Text.assemble((f"{'eshop':<{NAME_WIDTH}}", "bold white"), f"│ {name} {text}")
+        console.print(line, soft_wrap=True)
 
     def follow(self, logs: list[Path]) -> None:
         """Show from now on what is appended to the logs, each with its name in a colour of its own."""
@@ -64,7 +67,7 @@ def show_urls(plan: Plan, data: Path, seconds: float) -> None:
     table.add_row("Kafka", f"{HOST}:{parts.kafka}")
     table.add_row("Postgres", f"postgresql://postgres:postgres@{HOST}:{parts.postgres}/postgres")
     table.add_row("Valkey", f"redis://{HOST}:{parts.valkey}/0")
-    table.add_row("data, logs", str(data))
+    table.add_row("data, logs", escape(str(data)))
     console.print(table)
     gateway = plan.of_kind("gateway")[0]
     console.print("Try:", style="bold")
@@ -77,3 +80,12 @@ def show_urls(plan: Plan, data: Path, seconds: float) -> None:
     console.print(
         time.strftime("%H:%M:%S") + "  Ctrl-C stops it. `eshop status`, `eshop logs NAME` show more."
     )
+
+
+def show_missing(missing: list[Supervised]) -> None:
+    """Say what the shop goes without, and that it is tried again."""
+    for child in missing:
+        console.print(
+            f"[bold yellow]without {child.name}:[/] it is not ready, and is started again until it is"
+        )
+        console.print(f"  {child.process.cause_of_end() or 'it is still starting'}", markup=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from eshop.cli.console import DataOption, console, data_folder
@@ -38,7 +39,8 @@ def status(
 ) -> None:
     """Show every process of the running cluster: state, readiness, id, ports, uptime, restarts.
 
-    Ends with 1 where nothing runs or something is not ready.
+    Ends with 1 where nothing runs or something is not ready. The shop serves without projections; `ready`
+    beside `processes` in --json says whether it does.
 
     Example: [bold]eshop status --json | jq '.processes[] | {name, pid, ready}'[/]
     """
@@ -68,7 +70,7 @@ def _live(process: ProcessRecord) -> dict[str, object]:
 
 
 def _table(path: Path, record: RunRecord, rows: list[dict[str, object]]) -> Table:
-    table = Table(title=f"{path} (launcher: process {record.pid})", title_justify="left")
+    table = Table(title=escape(f"{path} (launcher: process {record.pid})"), title_justify="left")
     for column in ("name", "state", "ready", "pid", "ports", "uptime", "restarts"):
         table.add_column(column)
     for process, row in zip(record.processes, rows, strict=True):

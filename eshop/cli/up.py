@@ -1,6 +1,7 @@
 """`eshop up` and `eshop down`: run the whole shop, and end it."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from eshop.cli.console import DataOption, console, data_folder
-from eshop.cli.screen import Screen, show_urls
+from eshop.cli.screen import Screen, show_missing, show_urls
 from eshop.cluster.embedded import Parts
 from eshop.cluster.errors import ClusterError
 from eshop.cluster.folder import DataFolder, temporary_folder
@@ -87,6 +88,9 @@ def up(
     folder.lock()
     try:
         _run(folder, make_plan(chosen, numbers, ephemeral=ephemeral), stop_wanted, ephemeral, quiet)
+    except ClusterError as error:
+        kept = folder.keep_logs() if ephemeral else folder.logs
+        raise ClusterError(f"{error}\nall logs: {kept}") from error
     finally:
         if ephemeral:
             remove_folder(folder.path / "postgres")
@@ -103,6 +107,7 @@ def _run(folder: DataFolder, plan: Plan, stop_wanted: threading.Event, ephemeral
     try:
         launcher.start()
         show_urls(plan, folder.path, time.monotonic() - began)
+        show_missing(launcher.missing())
         screen.follow([] if quiet else [child.process.log for child in launcher.children])
         launcher.watch(screen.show_new_lines)
     except ClusterError:
@@ -153,7 +158,7 @@ def _stop_on_signals() -> threading.Event:
 def _detach(folder: DataFolder) -> None:
     """Run the same command in a session of its own; return when it is ready, or fail as it failed."""
     words = [word for word in sys.argv[1:] if word not in {"--detach", "-d"}]
-    folder.log("launcher").parent.mkdir(parents=True, exist_ok=True)
+    folder.make()
     log = folder.log("detached")
     with log.open("wb") as output:
         launcher = subprocess.Popen(
@@ -167,11 +172,13 @@ def _detach(folder: DataFolder) -> None:
     while time.monotonic() < end:
         record = folder.record()
         if record is not None and record.pid == launcher.pid and record.ready:
-            typer.echo(log.read_text(), nl=False)
-            typer.echo(f"It runs in the background: eshop status --data {folder.path}, eshop down likewise.")
+            typer.echo(log.read_text(encoding="utf-8", errors="replace"), nl=False)
+            place = shlex.quote(str(folder.path))
+            typer.echo(f"It runs in the background: eshop status --data {place}, eshop down likewise.")
             return
         if launcher.poll() is not None:
-            raise ClusterError(f"the cluster did not start:\n{log.read_text().strip()}")
+            said = log.read_text(encoding="utf-8", errors="replace").strip()
+            raise ClusterError(f"the cluster did not start:\n{said}")
         time.sleep(POLL_SECONDS)
     launcher.terminate()
     raise ClusterError(f"the cluster was not ready after {DETACH_SECONDS_MAX:.0f} s; see {log}")

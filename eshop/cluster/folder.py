@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -72,9 +73,29 @@ class DataFolder:
         self.path = path.absolute()
         self._lock: int | None = None
 
+    @property
+    def logs(self) -> Path:
+        """The folder of the log files."""
+        return self.path / "logs"
+
     def log(self, name: str) -> Path:
         """Return the log file of a child."""
-        return self.path / "logs" / f"{name}.log"
+        return self.logs / f"{name}.log"
+
+    def keep_logs(self) -> Path:
+        """Move the logs to where they outlive the folder; return where that is."""
+        return Path(shutil.move(self.logs, tempfile.mkdtemp(prefix="eshop-logs-")))
+
+    def make(self) -> None:
+        """Make the folder and its first files; raise ClusterError where that can't be done."""
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            (self.path / "lock").touch(0o644)
+        except OSError as error:
+            raise ClusterError(
+                f"cannot write to the data folder {self.path}: {error.strerror}; "
+                "choose another with --data or ESHOP_DATA"
+            ) from error
 
     @property
     def lock_descriptor(self) -> int:
@@ -88,13 +109,8 @@ class DataFolder:
         Raises ClusterError where another launcher runs here. Where its launcher is gone and the guardian is
         still ending the children, wait for that.
         """
-        try:
-            (self.path / "logs").mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise ClusterError(
-                f"cannot write to the data folder {self.path}: {error.strerror}; choose another with --data"
-            ) from error
+        self.make()
+        descriptor = os.open(self.path / "lock", os.O_RDWR)
         end = time.monotonic() + LOCK_SECONDS_MAX
         while not _try_lock(descriptor):
             record = self.record()
@@ -140,7 +156,7 @@ class DataFolder:
 
     def is_data_folder(self) -> bool:
         """Tell whether the folder was made by `lock`: whether it may be deleted as one of ours."""
-        return (self.path / "lock").is_file() and (self.path / "logs").is_dir()
+        return (self.path / "lock").is_file() and self.logs.is_dir()
 
     def may_be_removed(self) -> bool:
         """Tell whether `temporary_folder` made this, or it is empty, or does not exist."""
@@ -150,7 +166,7 @@ class DataFolder:
         """Return what the last launcher wrote down, dead or alive."""
         try:
             return RunRecord.parse((self.path / "run.json").read_text())
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
             return None
 
     def write(self, record: RunRecord) -> None:
@@ -166,7 +182,10 @@ class DataFolder:
 
 def temporary_folder() -> DataFolder:
     """Make a folder that may be removed at the end; other OS users may pass through, as Postgres' must."""
-    path = Path(tempfile.mkdtemp(prefix="eshop-"))
+    try:
+        path = Path(tempfile.mkdtemp(prefix="eshop-"))
+    except OSError as error:
+        raise ClusterError(f"cannot make a temporary folder: {error}; choose a place with TMPDIR") from error
     path.chmod(0o711)
     (path / TEMPORARY_MARK).touch()
     return DataFolder(path)

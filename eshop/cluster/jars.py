@@ -76,8 +76,14 @@ def fetch_jars(folder: Path, jars: tuple[Jar, ...], progress: Progress) -> None:
 
     Needs the network. Two processes may do it at the same time.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-").cleanup()
+    except OSError as error:
+        raise ClusterError(
+            f"cannot write to the folder of jars {folder}: {error.strerror}; choose another with ESHOP_CACHE"
+        ) from error
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as staging,
         ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool,
@@ -94,6 +100,10 @@ def _remove_abandoned(folder: Path) -> None:
 
 def class_path(folder: Path, jars: tuple[Jar, ...]) -> str:
     """Return Java's class path of exactly the locked jars."""
+    if ":" in str(folder):
+        raise ClusterError(
+            f"Java can't read jars below {folder}, for its colon: choose another with ESHOP_CACHE"
+        )
     return ":".join(str(folder / jar.file_name) for jar in jars)
 
 

@@ -22,12 +22,18 @@ from eshop.settings import Settings
 TICK_SECONDS = 0.2
 #: A child that ended so often before it was ever ready will not become so by itself.
 FAILED_STARTS_MAX = 3
+#: The shop serves without them: they show, and nothing depends on what they show.
+OPTIONAL_KINDS = frozenset({"projections"})
+#: One that has not ended yet may be ready in a moment, and then all is.
+OPTIONAL_SECONDS_MAX = 30.0
 
 Announce = Callable[[str, str], None]
 
 
 class Launcher:
     """One run: Kafka, Postgres and Valkey, then the topics, then the services.
+
+    It is ready when all are, but for those that the shop serves without: see ``missing``.
 
     ``announce(name, text)`` is told what happens to each child, from several threads. ``stop_wanted`` ends
     every wait. The data folder must be locked.
@@ -83,6 +89,10 @@ class Launcher:
         self._write_record()
         return self
 
+    def missing(self) -> list[Supervised]:
+        """Return the children that are not ready; the supervisor goes on trying."""
+        return [child for child in self.children if child.state is not State.READY]
+
     def watch(self, tick: Callable[[], None]) -> None:
         """Return when a stop is wanted; call ``tick`` several times a second until then."""
         while not self._stop_wanted.wait(TICK_SECONDS):
@@ -113,14 +123,28 @@ class Launcher:
             self.children.append(child)
             child.start()
         end = time.monotonic() + READY_SECONDS_MAX
-        while waiting := [child for child in children if child.state is not State.READY]:
+        while waiting := self._waiting(children):
             if self._stop_wanted.wait(TICK_SECONDS / 2):
                 raise ClusterError(f"stopped while {waiting[0].name} was starting")
             for child in waiting:
                 late = time.monotonic() > end
                 if child.restarts >= failed_starts_max or late:
                     how = f"was not ready in {READY_SECONDS_MAX:.0f} s" if late else "does not start"
-                    raise ClusterError(f"{child.name} {how}; its last lines:\n{child.process.last_words()}")
+                    raise ClusterError(f"{child.name} {how}:\n{child.process.last_words()}")
+        self._wait_for_optional(children)
+
+    def _waiting(self, children: list[Supervised]) -> list[Supervised]:
+        """Return those that nothing goes without and that are not ready."""
+        return [
+            child for child in children if child.state is not State.READY and child.kind not in OPTIONAL_KINDS
+        ]
+
+    def _wait_for_optional(self, children: list[Supervised]) -> None:
+        """Wait a while for the others, but for none that has ended already."""
+        end = time.monotonic() + OPTIONAL_SECONDS_MAX
+        while any(child.state is State.STARTING and not child.restarts for child in children):
+            if self._stop_wanted.wait(TICK_SECONDS / 2) or time.monotonic() > end:
+                return
 
     def _announce(self, name: str, text: str) -> None:
         self._tell(name, text)

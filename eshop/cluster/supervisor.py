@@ -84,7 +84,7 @@ class Supervised:
             self.restarts += 1
             self.state = State.WAITING
             delay = backoff_seconds(ends_in_a_row)
-            self._announce(self.name, f"{describe_exit(code)}; starts again in {delay:.1f} s")
+            self._announce(self.name, f"{self._how_it_ended(code)}; starts again in {delay:.1f} s")
             if self._stopping.wait(delay):
                 return
             self._start_again()
@@ -107,6 +107,11 @@ class Supervised:
                 again = " again" if self.restarts else ""
                 self._announce(self.name, f"is ready{again} after {self._age_seconds():.1f} s")
         return self.process.wait()
+
+    def _how_it_ended(self, code: int | None) -> str:
+        """Say how the child ended, and why where it told its log: one that was killed told nothing."""
+        cause = self.process.cause_of_end() if code is not None and code > 0 else None
+        return describe_exit(code) + (f" ({cause})" if cause else "")
 
     def _age_seconds(self) -> float:
         return time.time() - self.process.started_at

@@ -239,3 +239,102 @@ def test_java_that_is_not_there_is_refused_with_a_way_out(tmp_path: Path) -> Non
 
 def test_java_of_the_wheel_runs() -> None:
     assert find_java("wheel").source == "wheel"
+
+
+STOP_NOISE = [f"2026-11-25 04:43:21,9{n} INFO faust.worker [^Worker]: Stopping..." for n in range(20, 40)]
+FAUST_ERROR = "2026-11-25 04:43:21,927 ERROR faust.worker [^Worker]: Error: TopicMismatch('1 copies')"
+FRAMES = [logs.TRACEBACK, '  File "app.py", line 116, in start', "    await hook()"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "cause"),
+    [
+        (
+            [FAUST_ERROR, *FRAMES, "eshop.relay.topics.TopicMismatch: 1 copies", *STOP_NOISE],
+            [FAUST_ERROR, "eshop.relay.topics.TopicMismatch: 1 copies"],
+        ),
+        (
+            [
+                *FRAMES,
+                "ValidationError: 1 validation error for Settings",
+                "service_token",
+                "  Value error, no token",
+            ],
+            ["ValidationError: 1 validation error for Settings", "service_token", "  Value error, no token"],
+        ),
+        (
+            [
+                *FRAMES,
+                "KeyError: 1",
+                "",
+                "The above exception was the direct cause:",
+                "",
+                *FRAMES,
+                "OSError: 2",
+            ],
+            ["OSError: 2"],
+        ),
+        (
+            [
+                "04:43:21.927 INFO  Server: starting",
+                "04:43:21.927 FATAL Server: no disk",
+                "04:43:22.000 INFO  bye",
+            ],
+            ["04:43:21.927 FATAL Server: no disk"],
+        ),
+        (
+            [
+                "2026-11-25 04:43:21.927 UTC [7] FATAL:  could not map memory",
+                "2026-11-25 04:43:21.927 UTC [7] LOG:  shut down",
+            ],
+            ["2026-11-25 04:43:21.927 UTC [7] FATAL:  could not map memory"],
+        ),
+        (STOP_NOISE, []),
+        ([logs.TRACEBACK], []),
+    ],
+)
+def test_the_cause_is_found_above_the_noise_of_stopping(lines: list[str], cause: list[str]) -> None:
+    assert logs.cause_of_end(lines) == cause
+
+
+def test_logs_of_a_folder_that_goes_are_kept(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path / "data")
+    folder.lock()
+    folder.log("orders").write_text("why")
+    kept = folder.keep_logs()
+    folder.unlock()
+    remove_folder(folder.path)
+    assert (kept / "orders.log").read_text() == "why"
+    remove_folder(kept.parent)
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "setting"),
+    [
+        (["up"], {"ESHOP_DATA": "{file}/data"}, "ESHOP_DATA"),
+        (["up", "--detach"], {"ESHOP_DATA": "{file}/data"}, "--data"),
+        (["up", "--ephemeral"], {"ESHOP_CACHE": "{file}"}, "ESHOP_CACHE"),
+        (["up", "--ephemeral"], {"HOME": "{file}", "XDG_CACHE_HOME": ""}, "ESHOP_CACHE"),
+        (["up"], {"ESHOP_LOG_LEVLE": "debug"}, "did you mean ESHOP_LOG_LEVEL?"),
+        (["status"], {"ESHOP_ORDERS_GRPC": "orders"}, "ESHOP_ORDERS_GRPC"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line_that_names_the_setting(
+    words: list[str], variables: dict[str, str], setting: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    env = {name: value.format(file=file) for name, value in variables.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "eshop.cli", *words],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert setting in done.stderr

@@ -145,3 +145,18 @@ def alive(found: psutil.Process) -> bool:
         return found.is_running() and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_why_a_child_ended_is_said_and_no_earlier_end_is_taken_for_it(
+    tmp_path: Path, guardian: Guardian
+) -> None:
+    (tmp_path / "child.log").write_text("2026-01-01 00:00:00,000 ERROR another run's\n")
+    news: list[str] = []
+    child = supervised(tmp_path, guardian, news, "raise LookupError('no lamp')")
+    child.start()
+    assert wait_until(lambda: child.restarts >= 1, SECONDS_MAX)
+    child.stop()
+    assert news[0] == "ended with code 1 (LookupError: no lamp); starts again in 0.5 s"
+    quiet = process(tmp_path, guardian, "raise SystemExit(3)").start()
+    quiet.wait(SECONDS_MAX)
+    assert quiet.cause_of_end() is None

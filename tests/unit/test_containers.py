@@ -194,6 +194,10 @@ def test_everyone_waits_for_what_it_needs(services: Services) -> None:
             assert needed in services
 
 
+def test_nobody_waits_for_projections(services: Services) -> None:
+    assert not [name for name, service in services.items() if "projections" in service.get("depends_on", {})]
+
+
 def test_every_service_is_watched_bounded_and_confined(services: Services) -> None:
     for name, service in services.items():
         assert service["restart"] == ("on-failure:5" if name in ONCE else "unless-stopped"), name
