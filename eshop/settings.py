@@ -119,14 +119,20 @@ class Settings(BaseSettings):
             raise ValueError("; ".join(_strange(name, known) for name in strange))
         return values
 
-    @field_validator("orders_grpc", "payments_grpc", "web_listen", "grpc_listen", "web_advertised")
+    @field_validator("orders_grpc", "payments_grpc")
     @classmethod
-    def _are_addresses(cls, addresses: str | None, info: ValidationInfo) -> str | None:
-        several = info.field_name in ("orders_grpc", "payments_grpc")
-        for address in (addresses or "").split(",") if several else [addresses]:
-            if address is not None:
-                split_address(address.strip())
+    def _are_addresses(cls, addresses: str) -> str:
+        for address in addresses.split(","):
+            split_address(address.strip())
         return addresses
+
+    @field_validator("web_listen", "grpc_listen", "web_advertised")
+    @classmethod
+    def _is_address(cls, address: str | None) -> str | None:
+        if not address:
+            return None
+        split_address(address)
+        return address
 
     @field_validator("service_token")
     @classmethod
@@ -142,7 +148,9 @@ class Settings(BaseSettings):
             raise ValueError("production needs a token of its own, not the development default")
         return token
 
-    @field_validator("database_url", "admin_database_url", "redis_url")
+    @field_validator(
+        "database_url", "admin_database_url", "orders_database_url", "payments_database_url", "redis_url"
+    )
     @classmethod
     def _password_is_secret(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if not _is_production(info) or url is None or not url.get_secret_value():

@@ -149,7 +149,6 @@ def test_an_address_has_a_host_and_a_port(address: str, parts: tuple[str, int]) 
 @pytest.mark.parametrize(
     "address",
     [
-        "",
         "8000",
         ":8000",
         "::1:8000",
@@ -165,6 +164,11 @@ def test_an_address_has_a_host_and_a_port(address: str, parts: tuple[str, int]) 
 def test_what_is_no_address_is_refused_by_the_settings_name(address: str) -> None:
     for name in ("web_listen", "grpc_listen", "web_advertised", "orders_grpc", "payments_grpc"):
         assert refused({name: address}) == {name}
+
+
+def test_no_address_is_the_default_where_there_is_one() -> None:
+    assert Settings(web_listen="").web_address("gateway") == ("127.0.0.1", 8000)
+    assert refused({"orders_grpc": ""}) == {"orders_grpc"}
 
 
 def test_each_of_several_addresses_is_looked_at() -> None:
