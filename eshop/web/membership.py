@@ -15,6 +15,8 @@ from eshop.exit import end_process
 from eshop.web.health import NotReady
 
 LOOK_SECONDS = 0.5
+#: A call of ours may yet take an error from the task, which then goes on.
+PENDING_LOOKS_MAX = 3
 #: A member loses its id where it was away for a session. Who loses it so often, and is not away, has a twin:
 #: both put each other out with every heartbeat.
 LOSSES_MAX = 3
@@ -30,6 +32,7 @@ class Membership:
         self._is_named = is_named
         self._hint = f"; {TWIN}" if is_named else ""
         self._member_id = ""
+        self._pending: deque[BaseException | None] = deque(maxlen=PENDING_LOOKS_MAX)
         self._lost_at: deque[float] = deque(maxlen=LOSSES_MAX)
 
     def look(self) -> None:
@@ -37,7 +40,8 @@ class Membership:
         coordinator = self._coordinator()
         if coordinator is None or self._app.should_stop:
             return
-        if (error := _error(coordinator)) is not None:
+        self._pending.append(_error(coordinator))
+        if (error := self._pending[-1]) is not None and list(self._pending) == [error] * PENDING_LOOKS_MAX:
             end_process(f"the consumer group can't be joined: {error!r}{self._hint}")
         if self._is_named and self._has_twin(str(coordinator.member_id)):
             end_process(f"the consumer group gave this worker's place away {LOSSES_MAX} times{self._hint}")
