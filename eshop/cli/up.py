@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import psutil
 import typer
@@ -89,6 +89,8 @@ def up(
     try:
         _run(folder, make_plan(chosen, numbers, ephemeral=ephemeral), stop_wanted, ephemeral, quiet)
     except ClusterError as error:
+        if not folder.log("launcher").exists():  # nothing was started
+            raise
         kept = folder.keep_logs() if ephemeral else folder.logs
         raise ClusterError(f"{error}\nall logs: {kept}") from error
     finally:
@@ -160,7 +162,8 @@ def _detach(folder: DataFolder) -> None:
     words = [word for word in sys.argv[1:] if word not in {"--detach", "-d"}]
     folder.make()
     log = folder.log("detached")
-    with log.open("wb") as output:
+    # Opened before it can be gone: a launcher that fails takes an ephemeral folder with it.
+    with log.open("wb") as output, log.open(encoding="utf-8", errors="replace") as said:
         launcher = subprocess.Popen(
             [sys.executable, "-m", "eshop.cli", *words, "--quiet", "--data", str(folder.path)],
             start_new_session=True,
@@ -168,19 +171,23 @@ def _detach(folder: DataFolder) -> None:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+        _wait_for_detached(launcher, folder, said)
+
+
+def _wait_for_detached(launcher: "subprocess.Popen[bytes]", folder: DataFolder, said: TextIO) -> None:
     end = time.monotonic() + DETACH_SECONDS_MAX
     while time.monotonic() < end:
         record = folder.record()
         if record is not None and record.pid == launcher.pid and record.ready:
-            typer.echo(log.read_text(encoding="utf-8", errors="replace"), nl=False)
+            typer.echo(said.read(), nl=False)
             place = shlex.quote(str(folder.path))
             typer.echo(f"It runs in the background: eshop status --data {place}, eshop down likewise.")
             return
         if launcher.poll() is not None:
-            said = log.read_text(encoding="utf-8", errors="replace").strip()
-            raise ClusterError(f"the cluster did not start:\n{said}")
+            raise ClusterError(f"the cluster did not start:\n{said.read().strip()}")
         time.sleep(POLL_SECONDS)
     launcher.terminate()
+    log = folder.log("detached")
     raise ClusterError(f"the cluster was not ready after {DETACH_SECONDS_MAX:.0f} s; see {log}")
 
 

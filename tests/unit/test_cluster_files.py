@@ -315,6 +315,7 @@ def test_logs_of_a_folder_that_goes_are_kept(tmp_path: Path) -> None:
         (["up", "--detach"], {"ESHOP_DATA": "{file}/data"}, "--data"),
         (["up", "--ephemeral"], {"ESHOP_CACHE": "{file}"}, "ESHOP_CACHE"),
         (["up", "--ephemeral"], {"HOME": "{file}", "XDG_CACHE_HOME": ""}, "ESHOP_CACHE"),
+        (["up", "--ephemeral"], {"ESHOP_JAVA": "{file}"}, "ESHOP_JAVA"),
         (["up"], {"ESHOP_LOG_LEVLE": "debug"}, "did you mean ESHOP_LOG_LEVEL?"),
         (["status"], {"ESHOP_ORDERS_GRPC": "orders"}, "ESHOP_ORDERS_GRPC"),
     ],
@@ -338,3 +339,18 @@ def test_a_place_that_cannot_be_written_is_one_line_that_names_the_setting(
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert setting in done.stderr
+
+
+def test_a_start_in_the_background_fails_with_the_same_words(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "eshop.cli", "up", "--ephemeral", "--detach"],
+        env={**os.environ, "ESHOP_JAVA": str(tmp_path / "nosuch"), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "the cluster did not start:" in done.stderr
+    assert "no Java 17 or newer with ESHOP_JAVA=" in done.stderr
+    assert not list(tmp_path.iterdir())
