@@ -21,10 +21,12 @@ _FACTS = frozenset(
 #: may not find its libraries otherwise.
 _LOADER = re.compile(r"(LD|DYLD)_[A-Z_]+|(DONT_|NO_)?FAKE[A-Z_]+")
 _POSTGRES = re.compile(r"PG[A-Z]+")
-#: What Kubernetes tells every container of a Service whose name begins with `eshop`.
-_CLUSTER_SERVICE = re.compile(
-    r"ESHOP_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+#: What Kubernetes tells every container of a Service whose name begins with `eshop`: by its name alone, and a
+#: URL under a name that might be meant for a setting's.
+_SERVICE = re.compile(
+    r"ESHOP_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
+_SERVICE_URL = re.compile(r"ESHOP_(\w+_)?PORT=(tcp|udp|sctp)://.+")
 _FOREIGN: Mapping[str, re.Pattern[str]] = MappingProxyType(
     {
         "proxies (but for fetching Kafka's jars)": re.compile(r"(?i:(http|https|ftp|all|grpc|no)_proxy)"),
@@ -39,7 +41,7 @@ _FOREIGN: Mapping[str, re.Pattern[str]] = MappingProxyType(
             r"_?JAVA_(TOOL_)?OPTIONS|JDK_JAVA_OPTIONS|KAFKA_[A-Z0-9_]+|CLASSPATH"
         ),
         "Python's": re.compile(r"PYTHON[A-Z0-9_]+"),
-        "Kubernetes'": _CLUSTER_SERVICE,
+        "Kubernetes'": re.compile(rf"{_SERVICE.pattern}|ESHOP_(\w+_)?PORT"),
     }
 )
 
@@ -69,9 +71,9 @@ def is_in_effect(name: str) -> bool:
     return _LOADER.fullmatch(name) is not None
 
 
-def is_of_kubernetes(name: str) -> bool:
-    """Tell whether a variable has the name of a Service's address, which is no mistyped setting."""
-    return _CLUSTER_SERVICE.fullmatch(name) is not None
+def is_of_kubernetes(name: str, value: str) -> bool:
+    """Tell whether a variable is a Service's address, and not a mistyped setting."""
+    return bool(_SERVICE.fullmatch(name) or _SERVICE_URL.fullmatch(f"{name}={value}"))
 
 
 def drop_postgres_variables() -> None:

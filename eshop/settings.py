@@ -111,12 +111,14 @@ class Settings(BaseSettings):
     def _names_are_known(cls, values: Any) -> Any:
         known = {f"{PREFIX}{field}".upper() for field in cls.model_fields}
         strange = [
-            name
-            for name in sorted({name.upper() for name in own_variables()} - known)
-            if not name.startswith(HARNESS_PREFIXES) and not is_of_kubernetes(name)
+            name.upper()
+            for name, value in own_variables().items()
+            if name.upper() not in known
+            and not name.startswith(HARNESS_PREFIXES)
+            and not is_of_kubernetes(name, value)
         ]
         if strange:
-            raise ValueError("; ".join(_strange(name, known) for name in strange))
+            raise ValueError("; ".join(_strange(name, known) for name in sorted(strange)))
         return values
 
     @field_validator("orders_grpc", "payments_grpc")

@@ -93,6 +93,7 @@ def messages(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
         ("ESHOP_LOG_LEVLE", "ESHOP_LOG_LEVEL"),
         ("ESHOP_ORDERS_GPRC", "ESHOP_ORDERS_GRPC"),
         ("ESHOP_KFKA", "ESHOP_KAFKA"),
+        ("ESHOP_REDIS_PORT", "ESHOP_REDIS_URL"),
     ],
 )
 def test_a_mistyped_name_is_refused_and_the_nearest_is_said(
@@ -107,7 +108,11 @@ def test_a_mistyped_name_is_refused_and_the_nearest_is_said(
     [
         {"ESHOP_TESTS_FAIL_ON_SKIP": "1", "ESHOP_FAULTS_SEED": "1"},
         {"ESHOP_ORDERS_DATABASE_URL": "postgresql://x", "ESHOP_CRASH_POINTS": "/tmp"},
-        {"ESHOP_SERVICE_HOST": "10.3.240.2", "ESHOP_PORT": "tcp://10.3.240.2:8000"},
+        {
+            "ESHOP_SERVICE_HOST": "10.3.240.2",
+            "ESHOP_SERVICE_PORT": "8000",
+            "ESHOP_PORT": "tcp://10.3.240.2:8000",
+        },
         {"ESHOP_KAFKA_SERVICE_PORT_CLIENTS": "9092", "ESHOP_KAFKA_PORT_9092_TCP_ADDR": "10.3.240.2"},
         {"eshop_currency": "EUR"},
     ],
