@@ -142,6 +142,15 @@ def test_batch_that_can_not_be_uncompressed_comes_as_one_at_its_last_offset(data
     assert [fetch(data, start).offsets for start in (4, 5, 6, 7)] == [[7]] * 4
 
 
+def test_record_that_says_it_is_behind_its_batch_is_not_believed() -> None:
+    data = bytearray(batch(RECORDS))
+    second = HEADER_BYTES + 1 + data[HEADER_BYTES] // 2
+    data[second + 3] = 0x7E  # the offset, after length, attributes and time: 63
+    read = fetch(raw_batches.sealed(bytes(data)) + batch(RECORDS, base_offset=COUNT))
+    assert (read.offsets, list(read.unreadable)) == ([*range(2 * COUNT)], [1])
+    assert "behind its batch" in read.records[1].value.error
+
+
 BEFORE, BROKEN, BEHIND = batch(RECORDS), batch(RECORDS, base_offset=4), batch(RECORDS, base_offset=8)
 DAMAGES = {
     "a value": damaged(BROKEN, len(BROKEN) - 3),
