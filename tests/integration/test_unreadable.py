@@ -69,18 +69,20 @@ async def test_batch_that_can_not_be_uncompressed_is_parked_as_one_and_its_offse
 ) -> None:
     await bench.run()
     at = bench.partition_of("ann")
-    await bench.put(order_created("ann", 5))
+    # Two: Faust takes offset 0 for none, and would commit past a hole right behind it only after a restart.
+    for _ in range(2):
+        await bench.put(order_created("ann", 5))
     bad = raw_batches.with_bad_lz4(records_of("ann"))
     base = await raw_batches.send(bench.producer, bench.topic, at, bad)
     await put_others(bench)
-    await bench.until_settled(1 + OTHERS + 1)
+    await bench.until_settled(2 + OTHERS + 1)
     ((offset, cause, error, value),) = bench.sql('SELECT "offset", cause, error, value FROM dead_letters')
     assert (offset, cause) == (base + COUNT - 1, "unreadable")
     assert error.startswith(f"offsets {base} to {base + COUNT - 1} can't be parsed: ")
     assert bytes(value)[raw_batches.HEADER_BYTES :] == bad[raw_batches.HEADER_BYTES :]
     assert f"offsets {base} to {base + COUNT - 2} were passed over, where the log has no message" in bench.log
     (end,) = bench.sql(f"SELECT next_offset FROM watermarks WHERE partition = {at}")[0]
-    await until_over(bench, 1 + OTHERS + 1, end)
+    await until_over(bench, 2 + OTHERS + 1, end)
 
 
 async def test_batch_that_was_damaged_on_the_brokers_disk_is_parked_as_one(
