@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 
 from eshop.contracts.envelope import UndecodableMessage
 from eshop.contracts.messages import Message, Origin, decode
+from eshop.record_batches import tolerate_unreadable
 from gateway.metrics import Metrics
 
 #: So many are handed on before others get their turn on the loop.
@@ -38,6 +39,7 @@ class Events:
         attached: Callable[[bool], None],
         metrics: Metrics,
     ) -> None:
+        tolerate_unreadable()
         self._kafka = [address.strip() for address in kafka.split(",")]
         self._topics = tuple(topics)
         self._handle = handle

@@ -173,9 +173,9 @@ def _poison(event: Event, error: Exception) -> Poison:
     return Poison(
         origin_of(event),
         read.key,
-        read.value,
+        None if read.value is None else bytes(read.value),
         tuple(headers_of(event)),
-        "undecodable" if is_undecodable else cause_of(error),
+        error.cause if isinstance(error, UndecodableMessage) else cause_of(error),
         str(error) or repr(error),
         None if is_undecodable else message_of(event),
     )

@@ -11,6 +11,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
+from eshop.record_batches import tolerate_unreadable
+
 PAGE_RECORDS = 5_000
 REQUEST_MS_MAX = 10_000
 #: A log whose end was told gives its records within this time, or the broker is not well.
@@ -61,8 +63,8 @@ def read_record(partition: TopicPartition, record: Any) -> Record:
     return Record(
         partition,
         record.offset,
-        _uuid(headers.get("ce_id", b"")),
-        headers.get("ce_type", b"").decode(errors="replace"),
+        _uuid(headers.get("ce_id") or b""),
+        (headers.get("ce_type") or b"").decode(errors="replace"),
         record.key or b"",
         record.value or b"",
         record.timestamp,
@@ -80,6 +82,7 @@ class Broker:
     """Reads topics without a group of its own: nobody notices."""
 
     def __init__(self, kafka: str) -> None:
+        tolerate_unreadable()
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=kafka,
             client_id="eshop-audit",

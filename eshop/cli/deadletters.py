@@ -217,6 +217,8 @@ def _sentence(where: Target, reply: "pb.ActReply", wanted: str) -> str:
         return wanted
     if reply.status != "parked":
         return f"was {reply.status} before"
+    if reply.cause == "unreadable":
+        return f"can't be replayed: {_one_line(reply.error)}; look at it with `show`, then discard it"
     if reply.cause == "undecodable":
         hint = f"it can be replayed once the {where.service} service has code that reads it"
         return f"still can't be read: {_one_line(reply.error)}; {hint}"

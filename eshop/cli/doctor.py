@@ -24,6 +24,7 @@ from eshop.cluster.postgres import postgres_version
 from eshop.cluster.services import BASE_PORTS
 from eshop.cluster.valkey import valkey_version
 from eshop.environment import GIVEN, ignored, is_in_effect
+from eshop.record_batches import CODECS, broken_codecs
 from eshop.settings import Settings
 
 DISK_BYTES_MIN = 2 * 1024**3
@@ -53,7 +54,7 @@ def version() -> None:
 
 
 def doctor(data: DataOption = None) -> None:
-    """Check Python, libraries, Java, Kafka, Postgres, Valkey, ports and disk; say how to mend each.
+    """Check Python, libraries, codecs, Java, Kafka, Postgres, Valkey, ports and disk; say how to mend each.
 
     Names the variables of other programs that are set: those that the shop ignores, and those it can't.
 
@@ -65,6 +66,7 @@ def doctor(data: DataOption = None) -> None:
     findings = [
         _checked("Python", _python),
         _checked("libraries", _libraries),
+        _checked("codecs", _codecs),
         _checked("Java", lambda: _java(settings)),
         _checked("Kafka", lambda: _kafka(settings)),
         _checked("Postgres", _postgres),
@@ -108,6 +110,13 @@ def _required() -> Iterable[str]:
     for line in metadata.requires("eshop") or ():
         if "extra ==" not in line:
             yield re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
+
+
+def _codecs() -> Finding:
+    """Check compression: a topic may get any at any time, and no worker starts without."""
+    broken = broken_codecs()
+    good = ", ".join(name for name in CODECS if name not in broken)
+    return Finding("codecs", good, f"install {', '.join(broken)}: make up" if broken else None)
 
 
 def _installed(name: str) -> bool:

@@ -29,7 +29,15 @@ _READ = frozenset(
 
 
 class UndecodableMessage(ValueError):
-    """A message that no reader of this version can ever understand."""
+    """A message that no reader of this version can ever understand. ``cause`` is what it is parked for."""
+
+    cause = "undecodable"
+
+
+class UnreadableRecord(UndecodableMessage):
+    """A record that the client library could not even parse: no version of ours will understand it."""
+
+    cause = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)

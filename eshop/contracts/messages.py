@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from eshop.contracts import orders_v1, payments_v1
 from eshop.contracts.bodies import Body
-from eshop.contracts.envelope import Envelope, UndecodableMessage
+from eshop.contracts.envelope import Envelope, UndecodableMessage, UnreadableRecord
 from eshop.contracts.topics import (
     ORDERS_DEAD_LETTERS,
     ORDERS_EVENTS,
@@ -15,6 +15,7 @@ from eshop.contracts.topics import (
     PAYMENTS_EVENTS,
     Topic,
 )
+from eshop.contracts.unreadable import Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,8 @@ def decode(
     origin: Origin, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] | None
 ) -> Message:
     """Read a message; raise UndecodableMessage, which names the cause, where that can never succeed."""
+    if isinstance(value, Unreadable):
+        raise UnreadableRecord(value.error)
     envelope = Envelope.from_headers(headers or ())
     schema = _BY_DATASCHEMA.get(envelope.dataschema)
     if schema is None:

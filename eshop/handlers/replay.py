@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from eshop.contracts.envelope import UnreadableRecord
 from eshop.contracts.messages import Message, Origin, decode
 from eshop.store.operators import OperatorAction
 from eshop.store.units import AnyUnitOfWork
@@ -80,5 +81,7 @@ def bytes_of(stored: Any) -> bytes | None:
 
 
 def _message(letter: Any) -> Message:
+    if letter.cause == UnreadableRecord.cause:
+        raise UnreadableRecord(letter.error)
     origin = Origin(letter.topic, letter.partition, letter.offset)
     return decode(origin, bytes_of(letter.key), bytes_of(letter.value), headers_of(letter))

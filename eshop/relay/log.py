@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
+from eshop.record_batches import tolerate_unreadable
+
 LOOK_SECONDS_MAX = 10.0
 READ_MS = 500
 
@@ -42,6 +44,7 @@ async def read_from(
 async def _reader(
     kafka: str, offsets: Mapping[tuple[str, int], int], reset: str
 ) -> AsyncIterator[AIOKafkaConsumer]:
+    tolerate_unreadable()
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset=reset)
     try:
         await consumer.start()

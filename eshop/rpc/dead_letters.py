@@ -108,7 +108,7 @@ class DeadLettersServicer(Base, Generic[U]):
         try:
             return await self._act(request, context, lambda uow, act: replay(uow, act, self._handler))
         except UndecodableMessage as error:
-            return _still_parked("undecodable", error)
+            return _still_parked(error.cause, error)
         except Exception as error:
             if not is_poison(error):
                 raise

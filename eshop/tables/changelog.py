@@ -18,6 +18,7 @@ from typing import Any, cast
 import faust
 from faust.types import TP, EventT, FutureMessage
 
+from eshop.contracts.unreadable import Unreadable
 from eshop.tables.entry import from_bytes, to_bytes
 from eshop.tables.fold import newest
 
@@ -33,8 +34,8 @@ class NewestTable(faust.Table[bytes, bytes]):
         self._sent: dict[TP, int] = {}
 
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
-        """Store what changelog records and the local store know together."""
-        events = list(batch)
+        """Store what changelog records and the local store know together, but what can't be parsed."""
+        events = [event for event in batch if _is_readable(event.message)]
         known: dict[bytes, bytes] = {}
         for event in events:
             message = event.message
@@ -68,9 +69,10 @@ class NewestTable(faust.Table[bytes, bytes]):
 
     def apply_records(self, records: Sequence[Any]) -> bool:
         """Store what a consumer read of the changelog, as recovery does; return whether any of it was new."""
-        before = {record.key: self.data.get(record.key) for record in records}
+        readable = [record for record in records if _is_readable(record)]
+        before = {record.key: self.data.get(record.key) for record in readable}
         self.apply_changelog_batch(
-            cast("EventT[Any]", SimpleNamespace(message=_message(record))) for record in records
+            cast("EventT[Any]", SimpleNamespace(message=_message(record))) for record in readable
         )
         return any(self.data.get(key) != value for key, value in before.items())
 
@@ -85,6 +87,10 @@ class NewestTable(faust.Table[bytes, bytes]):
             self.send_changelog(partition, key, self.data[key])
         self._outdated.clear()
         return len(outdated)
+
+
+def _is_readable(message: Any) -> bool:
+    return not isinstance(message.value, Unreadable)
 
 
 def _message(record: Any) -> SimpleNamespace:

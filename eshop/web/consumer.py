@@ -9,6 +9,8 @@ import faust
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 
+from eshop.record_batches import tolerate_unreadable
+
 #: Less than a request's bound: see ``SeekingConsumer.perform_seek``.
 SEEK_SECONDS_MAX = 20.0
 
@@ -21,6 +23,7 @@ class SeekingConsumer(Consumer):
 
     def on_init(self) -> None:
         """Prepare."""
+        tolerate_unreadable()
         super().on_init()
         self._parked = asyncio.Event()
 

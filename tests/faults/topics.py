@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
+from tests import raw_batches
 from tests.builders import Partition, captured, new_id, order_created
 from tests.faults.scene import Fault, Fired, Scene
 from tests.faults.world import NotShown, World
@@ -106,6 +107,9 @@ class Poison(Fault):
     async def fire(self, scene: Scene) -> Fired:
         world = scene.world
         messages = self._messages(scene.probe.users)
+        bad: list[raw_batches.Record] = [(b"somebody", b"something", [])]
+        batches = [raw_batches.with_bad_header_name(bad, 0), raw_batches.with_bad_lz4(bad * 3)]
+        poisonous = len(messages) + len(batches)
         before = await self._parked(world)
         producer = AIOKafkaProducer(bootstrap_servers=world.kafka, max_request_size=2 * 1024 * 1024)
         await producer.start()
@@ -114,15 +118,17 @@ class Poison(Fault):
                 await producer.send_and_wait(
                     READS[self._service], value, key=key, partition=number, headers=headers
                 )
+            for number, batch in enumerate(batches, len(messages)):
+                await raw_batches.send(producer, READS[self._service], number, batch)
         except KafkaError as error:
             raise NotShown(f"the broker did not take the poison: {error!r}") from error
         finally:
             await producer.stop()
         ended_at = time.monotonic()
         parked = 0
-        while parked < len(messages):
+        while parked < poisonous:
             if time.monotonic() > ended_at + PARKED_SECONDS_MAX:
-                raise NotShown(f"{parked} of {len(messages)} poisonous messages were parked")
+                raise NotShown(f"{parked} of {poisonous} poisonous messages were parked")
             parked = await self._parked(world) - before
         return Fired(evidence=f"{parked} parked", ended_at=ended_at)
 

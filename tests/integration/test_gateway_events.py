@@ -17,6 +17,7 @@ from eshop.contracts.envelope import Envelope
 from eshop.contracts.messages import encode, schema_of
 from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
 from eshop.settings import Settings
+from tests import raw_batches
 from tests.gateway_fakes import FakeServices
 
 pytest_plugins = ["tests.gateway_fixtures"]
@@ -50,6 +51,14 @@ class Broker:
         topic = self._settings.topic(ORDERS_EVENTS.name)
         await self._producer.send_and_wait(topic, value=b"garbage", key=user_id.encode())
         await self._producer.send_and_wait(topic, value=None, key=user_id.encode())
+
+    async def send_unreadable(self) -> None:
+        """Send what the client library can't parse, to every partition."""
+        topic = self._settings.topic(ORDERS_EVENTS.name)
+        records: list[raw_batches.Record] = [(b"ann", b"value", [])] * 3
+        for partition in range(3):
+            for bad in (raw_batches.with_bad_header_name(records, 1), raw_batches.with_bad_lz4(records)):
+                await raw_batches.send(self._producer, topic, partition, bad)
 
     async def send_created(self, user_id: str, order_id: str, feed_seq: int) -> str:
         body = orders_v1.OrderCreated(
@@ -115,6 +124,25 @@ async def test_an_event_on_the_topic_is_pushed_and_garbage_is_passed_over(
     metrics = await (await client.get("/metrics")).text()
     assert "gateway_events_undecodable_total 2.0" in metrics
     assert "gateway_events_attached 1.0" in metrics
+    await socket.close()
+
+
+async def test_what_can_not_be_parsed_is_counted_and_passed_over(
+    client: Client, broker: Broker, services: FakeServices
+) -> None:
+    await broker.make_topics()
+    await attached(client)
+    socket = await hello(client)
+    await broker.send_unreadable()
+    order = services.orders.place("ann", 5)
+    await broker.send_created("ann", order.order_id, 1)
+    frame = await socket.receive_json(timeout=10)
+    assert (frame["order_id"], frame["status"]) == (order.order_id, "NEW")
+    async with asyncio.timeout(30):
+        # Of each partition: two good records with nothing in them, a bad one, and a batch that comes as one.
+        while "gateway_events_undecodable_total 12.0" not in await (await client.get("/metrics")).text():
+            await asyncio.sleep(0.1)
+    assert (await client.get("/health/ready")).status == 200
     await socket.close()
 
 

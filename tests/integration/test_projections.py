@@ -31,9 +31,10 @@ from eshop.contracts.envelope import Envelope
 from eshop.contracts.messages import encode, schema_of
 from eshop.contracts.orders_v1 import OrderCancellationRequested, OrderCancelled, OrderCreated, OrderFinished
 from eshop.contracts.payments_v1 import AccountToppedUp
-from eshop.contracts.topics import PARTITIONS
+from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from eshop.relay.topics import ensure_topics
 from eshop.tables.users import TABLE
+from tests import raw_batches
 
 #: Nothing changes for so long only where nothing ever will: two rebalances and a session that expires are
 #: inside. A machine that is merely slow goes on changing the answer.
@@ -183,10 +184,14 @@ class Bench:
     def topic(self, name: str) -> str:
         return f"{self.name}-{name}"
 
+    @property
+    def changelog_topic(self) -> str:
+        return f"eshop-projections-{self.name}-{TABLE}-changelog"
+
     @asynccontextmanager
     async def changelog(self) -> AsyncIterator[AIOKafkaConsumer]:
         """Yield a consumer of all partitions of the table's changelog."""
-        topic = f"eshop-projections-{self.name}-{TABLE}-changelog"
+        topic = self.changelog_topic
         consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka, enable_auto_commit=False)
         await consumer.start()
         try:
@@ -359,6 +364,30 @@ async def test_totals_are_what_happened(bench: Bench) -> None:
     status, user = await worker.get("projections/users/user-1")
     assert (status, user["user_id"], user["missed"]) == (200, "user-1", {"orders": 0, "wallet": 0})
     assert (await worker.get("projections/users/nobody"))[0] == 404
+
+
+async def test_what_can_not_be_parsed_is_counted_and_passed_over_at_every_start(bench: Bench) -> None:
+    shop = Shop(seed=7, users=40)
+    worker = await bench.start()
+    await bench.put_history(shop, 300)
+    await worker.until_right(shop)
+    record: raw_batches.Record = (b"user-1", b"value", [])
+    bad = (raw_batches.with_bad_header_name([record], 0), raw_batches.with_bad_lz4([record] * 3))
+    sources = [bench.topic(known.name) for known in (ORDERS_EVENTS, PAYMENTS_EVENTS)]
+    for topic in (*sources, bench.changelog_topic):
+        for partition in range(PARTITIONS):
+            await raw_batches.send(bench.producer, topic, partition, bad[partition % 2])
+    await bench.put_history(shop, 300)
+    await worker.until_right(shop)
+    async with bench.http.get(f"{worker.url}/metrics") as response:
+        counted = f'eshop_projection_events_total{{outcome="undecodable"}} {2 * PARTITIONS:.1f}'
+        assert counted in await response.text()
+    await worker.kill()
+    worker = await bench.start(worker.port)
+    await worker.until_right(shop)
+    assert await worker.leave() == 0
+    shutil.rmtree(worker.state)
+    await (await bench.start(worker.port)).until_right(shop)
 
 
 async def test_a_worker_serves_health_and_metrics_and_leaves_cleanly(bench: Bench) -> None:
