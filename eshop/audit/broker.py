@@ -39,7 +39,7 @@ class Record:
         """The order that the message is about, if it is about one."""
         try:
             return str(UUID(json.loads(self.value)["order_id"]))
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
 
     def about(self) -> dict[str, object]:
@@ -61,8 +61,8 @@ def read_record(partition: TopicPartition, record: Any) -> Record:
     return Record(
         partition,
         record.offset,
-        _uuid(headers.get("ce_id", b"")),
-        headers.get("ce_type", b"").decode(errors="replace"),
+        _uuid(headers.get("ce_id") or b""),
+        (headers.get("ce_type") or b"").decode(errors="replace"),
         record.key or b"",
         record.value or b"",
         record.timestamp,

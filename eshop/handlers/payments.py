@@ -15,6 +15,7 @@ from eshop.store.operators import OperatorAction
 from eshop.store.requests import RequestKey
 from eshop.store.units import PaymentsUnitOfWork
 from eshop.store.wallets import WalletChange
+from eshop.stored import from_stored
 
 
 async def settle_orders(uow: PaymentsUnitOfWork, messages: Sequence[Message]) -> None:
@@ -223,7 +224,7 @@ async def _once(
     if before is not None:
         if before.fingerprint != request.fingerprint:
             return Answer(Refusal("idempotency-key-reused", "the key was used for another request"))
-        return Answer(Account(**before.answer), replayed=True)
+        return Answer(from_stored(Account, before.answer), replayed=True)
     outcome = await effect(wallet)
     if isinstance(outcome, Account):
         await uow.requests.keep(key, request.fingerprint, asdict(outcome))
