@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
+from eshop.contracts.bodies import UnknownEvent
 from eshop.contracts.envelope import UndecodableMessage
 from eshop.contracts.messages import Message, Origin, decode
 from eshop.record_batches import tolerate_unreadable
@@ -110,6 +111,9 @@ class Events:
             self._metrics.undecodable.inc()
             _log.warning("passed over %s: %s", origin, str(error)[:200])
             return
+        if isinstance(message.body, UnknownEvent):
+            # A newer service sends it. What it means for a feed comes from history.
+            self._metrics.unknown_types.inc()
         self._handle(message)
 
     def _set_attached(self, consumer: AIOKafkaConsumer | None) -> None:

@@ -56,6 +56,11 @@ class Metrics:
         self.undecodable = Counter(
             "gateway_events_undecodable", "Messages passed over because they can't be read", registry=registry
         )
+        self.unknown_types = Counter(
+            "gateway_events_unknown_type",
+            "Messages passed over because only newer versions know their type",
+            registry=registry,
+        )
         self.attached = Gauge(
             "gateway_events_attached", "1 while the event topics are being read", registry=registry
         )

@@ -188,6 +188,7 @@ class FakePayments(PaymentsServicer):
         self.references: set[str] = set()
         self.closed: dict[str, payments_pb.Account] = {}
         self.transfers: dict[str, list[payments_pb.Transfer]] = {}
+        self.decided: dict[str, payments_pb.RefundPaymentReply] = {}
 
     def move(self, user_id: str, kind: str, by_minor: int, **more: str) -> payments_pb.Account:
         """Change the balance by a transfer."""
@@ -219,6 +220,17 @@ class FakePayments(PaymentsServicer):
             )
         )
         return account
+
+    async def RefundPayment(
+        self, request: payments_pb.RefundPaymentRequest, context: Context
+    ) -> payments_pb.RefundPaymentReply:
+        await self.does.meet("RefundPayment", request, context)
+        found = self.decided.get(request.order_id)
+        if found is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such payment")
+        found.refunded = found.status == "CAPTURED"
+        found.status = "REFUNDED" if found.refunded else found.status
+        return found
 
     async def OpenAccount(
         self, request: payments_pb.OpenAccountRequest, context: Context

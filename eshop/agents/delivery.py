@@ -15,8 +15,9 @@ from eshop import crash
 from eshop.agents.batches import ack_in_order, headers_of, message_of, origin_of
 from eshop.agents.lane import Lane
 from eshop.agents.positions import Positions
+from eshop.contracts.bodies import UnknownEvent
 from eshop.contracts.envelope import UndecodableMessage
-from eshop.contracts.messages import Origin
+from eshop.contracts.messages import Message, Origin
 from eshop.exit import end_process
 from eshop.handlers.parking import Poison
 from eshop.handlers.replay import Handler
@@ -30,6 +31,12 @@ TURNS_MAX = 3
 
 _handled = Counter("eshop_messages_handled_total", "Messages whose effect is stored", ["agent"])
 _parked = Counter("eshop_messages_parked_total", "Messages set aside as dead letters", ["agent"])
+#: Without the type as a label: what others write has no bound.
+_unknown = Counter(
+    "eshop_messages_unknown_type_total",
+    "Messages of a type that only newer versions know: claimed and passed over",
+    ["agent"],
+)
 _batch_size = Histogram(
     "eshop_batch_messages", "Messages in a transaction", ["agent"], buckets=(1, 2, 5, 10, 50, 100, 250, 500)
 )
@@ -93,6 +100,15 @@ class Delivery(Generic[U]):
 
         await self._commit(events, effect)
         _handled.labels(self._name).inc(len(messages))
+        self._count_unknown(messages)
+
+    def _count_unknown(self, messages: Sequence[Message]) -> None:
+        types = [message.envelope.type for message in messages if isinstance(message.body, UnknownEvent)]
+        if types:
+            _unknown.labels(self._name).inc(len(types))
+            logger.warning(
+                "%s passed over %d messages of unknown types: %s", self._name, len(types), types[0]
+            )
 
     async def park(self, event: Event, error: Exception) -> None:
         """Park a message that can never be handled. Raises what goes wrong, TooManyParked among it."""

@@ -41,7 +41,7 @@ class Record:
         """The order that the message is about, if it is about one."""
         try:
             return str(UUID(json.loads(self.value)["order_id"]))
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
 
     def about(self) -> dict[str, object]:

@@ -29,12 +29,13 @@ _HAS_NO_EFFECT = """
 SELECT message_id FROM dead_letters WHERE status <> 'replayed' AND message_id = ANY (%(ids)s::uuid[])
 """
 #: What a message means once it has had its effect: the status of its order (or its payment) is one of these.
-_RESULTS = {
+#: None: the order may be nowhere once its money was given back; whether it may, invariant 4 says.
+_RESULTS: dict[str, tuple[str | None, ...]] = {
     "eshop.orders.OrderCreated": ("CAPTURED", "REFUSED", "REFUNDED"),
     "eshop.orders.OrderCancellationRequested": ("REFUSED", "REFUNDED"),
     "eshop.payments.PaymentCaptured": ("FINISHED", "CANCELLED"),
     "eshop.payments.PaymentRefused": ("CANCELLED",),
-    "eshop.payments.PaymentRefunded": ("CANCELLED",),
+    "eshop.payments.PaymentRefunded": ("CANCELLED", None),
 }
 _STATUS_OF = {
     "orders": "SELECT order_id, status FROM orders WHERE order_id = ANY (%(ids)s::uuid[])",

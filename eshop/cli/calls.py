@@ -63,6 +63,19 @@ def refund_order(
     )
 
 
+def refund_payment(
+    target: Target, order_id: str, *, reason: str, operator: str
+) -> payments_v1_pb2.RefundPaymentReply:
+    """Have payments give back what it captured for an order that orders does not have."""
+    request = payments_v1_pb2.RefundPaymentRequest(order_id=order_id, reason=reason, operator=operator)
+    return call(
+        target,
+        lambda channel: payments_v1_pb2_grpc.PaymentsStub(channel).RefundPayment,
+        request,
+        missing=f"there is no order {order_id}",
+    )
+
+
 def call(target: Target, method: _Method[_Reply], request: Message, missing: str = "") -> _Reply:
     """Call once; ``missing`` says what NOT_FOUND means. Raise Missing then, ClusterError for all else."""
     return asyncio.run(ask(target, method, request, missing))

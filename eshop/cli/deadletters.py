@@ -130,28 +130,28 @@ def replay(
     """
     from eshop.cli import letter_calls  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
-    if bool(dead_letter_ids) == bool(cause):
-        raise ClusterError("say which: either ids, or a --cause")
-    targets = _targets(service, data)
-    chosen = _by_id(dead_letter_ids, targets) if dead_letter_ids else _by_cause(cause or "", targets)
+    chosen = _chosen(dead_letter_ids, cause, _targets(service, data))
     _act_on(chosen, letter_calls.replay, "replayed", reason, operator_name(operator))
 
 
 @app.command()
 def discard(
     reason: ReasonOption,
-    dead_letter_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The dead letters'.")],
+    dead_letter_ids: IdsArgument = None,
+    cause: CauseOption = None,
     service: ServiceOption = None,
     operator: OperatorOption = None,
     data: ShopOption = None,
 ) -> None:
-    """Give parked messages up: their effect never comes. Ends with 1 where one was replayed before.
+    """Give parked messages up: their effect never comes.
 
-    Example: [bold]eshop deadletters discard 01a204a5-b233-764f-b8b2-3123bc7b4c5c --reason "a test's"[/]
+    By id, or all that are parked of a --cause, oldest first. Ends with 1 where one was replayed before.
+
+    Example: [bold]eshop deadletters discard --cause undecodable --service orders --reason "a test's"[/]
     """
     from eshop.cli import letter_calls  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
-    chosen = _by_id(dead_letter_ids, _targets(service, data))
+    chosen = _chosen(dead_letter_ids, cause, _targets(service, data))
     _act_on(chosen, letter_calls.discard, "discarded", reason, operator_name(operator))
 
 
@@ -169,6 +169,13 @@ def _first(targets: Sequence[Target], ask: Callable[[Target], T]) -> tuple[Targe
         except Missing:
             continue
     return targets[-1], ask(targets[-1])
+
+
+def _chosen(dead_letter_ids: Sequence[str] | None, cause: str | None, targets: Sequence[Target]) -> Chosen:
+    """Return the dead letters that a command means, with the services that may have each."""
+    if bool(dead_letter_ids) == bool(cause):
+        raise ClusterError("say which: either ids, or a --cause")
+    return _by_id(dead_letter_ids, targets) if dead_letter_ids else _by_cause(cause or "", targets)
 
 
 def _by_id(dead_letter_ids: Sequence[str], targets: Sequence[Target]) -> Chosen:

@@ -1,10 +1,13 @@
 """`eshop orders`: what an operator does with orders."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eshop.cli.operators import OperatorOption, ReasonOption, ShopOption, operator_name, target
+
+if TYPE_CHECKING:
+    from eshop.contracts.proto.payments_v1_pb2 import RefundPaymentReply
 
 app = typer.Typer(no_args_is_help=True, help="End orders without a charge. For operators.")
 
@@ -24,14 +27,20 @@ def refund(
 ) -> None:
     """End an order without a charge: one that is paid gets its money back, one that is NEW is not charged.
 
-    Returns when it is asked for; the order's end follows. Harmless to repeat.
+    Returns when it is asked for; the order's end follows. If orders has no such order, but payments took
+    money for it, payments gives that back at once. Harmless to repeat.
 
     Example: [bold]eshop orders refund 01a204a5-b233-764f-b8b2-3123bc7b4c5c --reason "broken lamp"[/]
     """
     from eshop.cli import calls  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
-    where = target("orders", data)
-    reply = calls.refund_order(where, order_id, reason=reason, operator=operator_name(operator))
+    by = operator_name(operator)
+    try:
+        reply = calls.refund_order(target("orders", data), order_id, reason=reason, operator=by)
+    except calls.Missing:
+        payment = calls.refund_payment(target("payments", data), order_id, reason=reason, operator=by)
+        typer.echo(_said_of_payment(payment))
+        return
     order = reply.order
     if reply.asked:
         typer.echo(
@@ -40,3 +49,14 @@ def refund(
         )
     else:
         typer.echo(f"nothing was asked: the order is CANCELLED already, with reason {order.reason}")
+
+
+def _said_of_payment(payment: "RefundPaymentReply") -> str:
+    money = f"{payment.amount_minor} {payment.currency}"
+    if payment.refunded:
+        done = f"payments gave {money} back to {payment.user_id}"
+    elif payment.status == "REFUNDED":
+        done = f"nothing was done: payments gave {money} back to {payment.user_id} before"
+    else:
+        done = f"nothing was done: payments never took money of {payment.user_id} for it"
+    return f"orders has no such order; {done}"

@@ -14,6 +14,7 @@ from typing import Any, Self
 import psutil
 
 from eshop.cluster.errors import ClusterError
+from eshop.stored import from_stored
 
 TEMPORARY_MARK = "temporary"
 LOCK_SECONDS_MAX = 30.0
@@ -48,10 +49,10 @@ class RunRecord:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `dump` wrote."""
+        """Read what `dump` wrote, of a newer version, too."""
         loaded: dict[str, Any] = json.loads(text)
-        processes = tuple(ProcessRecord(**process) for process in loaded.pop("processes"))
-        return cls(**loaded, processes=processes)
+        loaded["processes"] = tuple(from_stored(ProcessRecord, one) for one in loaded["processes"])
+        return from_stored(cls, loaded)
 
     def dump(self) -> str:
         """Return the record as JSON."""

@@ -1,11 +1,17 @@
 """What all message bodies share: frozen, strict about what they need, tolerant of what they don't know."""
 
+from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from eshop.contracts.times import in_utc
 
 #: 2**53 - 1: a reader in any language, JavaScript among them, reads it exactly.
 INTEGER_MAX = 9_007_199_254_740_991
+#: Kafka's own bounds.
+PARTITION_MAX = 2**31 - 1
+OFFSET_MAX = 2**63 - 1
 
 #: Any text that Postgres can hold.
 UserId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]*$")]
@@ -15,6 +21,8 @@ AmountMinor = Annotated[int, Field(gt=0, le=INTEGER_MAX)]
 BalanceMinor = Annotated[int, Field(ge=0, le=INTEGER_MAX)]
 #: Counts from 1 without a gap: a user's feed number, a version.
 Ordinal = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
+#: With a zone, and in UTC once it is read.
+Moment = Annotated[datetime, AfterValidator(in_utc)]
 
 
 class Body(BaseModel):
@@ -23,6 +31,10 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     user_id: UserId
+
+
+class UnknownEvent(Body):
+    """A message of a type that this version does not know: a newer one sends it. Readers pass it over."""
 
 
 class ParkedMessage(Body):
@@ -34,8 +46,8 @@ class ParkedMessage(Body):
     dead_letter_id: UuidText
     message_id: UuidText
     topic: str
-    partition: int
-    offset: int
+    partition: Annotated[int, Field(ge=0, le=PARTITION_MAX)]
+    offset: Annotated[int, Field(ge=0, le=OFFSET_MAX)]
     cause: str
     error: str
     headers: dict[str, str]

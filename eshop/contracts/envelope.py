@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from eshop.contracts.times import in_utc
+
 Headers = list[tuple[str, bytes]]
 
 _SPEC_VERSION = "1.0"
@@ -42,7 +44,10 @@ class UnreadableRecord(UndecodableMessage):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Identity and origin of a message. ``message_id`` is the outbox's; a relay that repeats repeats it."""
+    """Identity and origin of a message. ``message_id`` is the outbox's; a relay that repeats repeats it.
+
+    One that was read has its ``time`` in UTC, in the bounds of ``times``: readers compute with it as it is.
+    """
 
     message_id: str
     type: str
@@ -71,7 +76,7 @@ class Envelope:
         return [(name, text.encode()) for name, text in pairs.items()]
 
     @classmethod
-    def from_headers(cls, headers: Iterable[tuple[str, bytes]]) -> "Envelope":
+    def from_headers(cls, headers: Iterable[tuple[str, bytes | None]]) -> "Envelope":
         """Read the envelope; raise UndecodableMessage where a header is missing or malformed."""
         try:
             text = {name: _text(value) for name, value in headers if name in _READ}
@@ -80,20 +85,20 @@ class Envelope:
                 type=text["ce_type"],
                 source=text["ce_source"],
                 dataschema=text["ce_dataschema"],
-                time=datetime.fromisoformat(text["ce_time"]),
+                time=in_utc(datetime.fromisoformat(text["ce_time"])),
                 correlation_id=text["correlation_id"],
                 causation_id=text["causation_id"],
                 traceparent=text.get("traceparent", ""),
             )
         except KeyError as missing:
             raise UndecodableMessage(f"header {missing} is missing") from missing
-        except (UnicodeDecodeError, ValueError, AttributeError) as error:
+        except ValueError as error:
             raise UndecodableMessage(f"a header is malformed: {error}") from error
 
 
-def _text(value: bytes) -> str:
-    """Return a header's text; raise ValueError where it is no text that Postgres can hold."""
-    text = value.decode()
+def _text(value: bytes | None) -> str:
+    """Return a header's text; raise ValueError where it is no text that Postgres can hold. Null is empty."""
+    text = (value or b"").decode()
     if len(text) > HEADER_CHARACTERS_MAX or "\x00" in text:
         raise ValueError(f"it is longer than {HEADER_CHARACTERS_MAX} characters, or holds a NUL")
     return text

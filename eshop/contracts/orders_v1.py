@@ -1,9 +1,8 @@
 """Messages of the orders service, version 1. Only optional fields may still be added."""
 
-from datetime import datetime
 from typing import Literal
 
-from eshop.contracts.bodies import AmountMinor, Body, Currency, Ordinal, ParkedMessage, UuidText
+from eshop.contracts.bodies import AmountMinor, Body, Currency, Moment, Ordinal, ParkedMessage, UuidText
 
 CancellationReason = Literal[
     "insufficient_funds", "no_account", "currency_mismatch", "account_frozen", "timeout", "user", "refunded"
@@ -18,7 +17,7 @@ class OrderCreated(Body):
     currency: Currency
     version: Ordinal
     feed_seq: Ordinal
-    pay_before: datetime
+    pay_before: Moment
 
 
 class OrderCancellationRequested(Body):

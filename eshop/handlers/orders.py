@@ -125,7 +125,7 @@ async def record_outcomes(uow: OrdersUnitOfWork, messages: Sequence[Message]) ->
     """Record what payments decided: one transaction, a fixed number of statements.
 
     A redelivered message is dropped by the inbox; a repeated answer changes nothing.
-    Raises AssertionError for an order that does not exist or is another user's.
+    Raises AssertionError for an order that is another user's, or does not exist and was not refunded.
     """
     fresh = await uow.inbox.claim(messages)
     outcomes = [(message, outcome) for message in fresh if (outcome := _outcome(message.body)) is not None]
@@ -160,6 +160,8 @@ async def _apply_outcomes(uow: OrdersUnitOfWork, outcomes: Sequence[tuple[Messag
     events = []
     for message, outcome in outcomes:
         before = lives.get(outcome.order_id)
+        if before is None and outcome.decided is PaymentOutcome.REFUNDED:
+            continue  # an operator had payments give it back: nobody is charged for an order that is nowhere
         assert before is not None, f"order {outcome.order_id} does not exist"
         assert before.user_id == message.user_id, f"order {outcome.order_id} is another user's"
         after = record_outcome(before, outcome.decided, outcome.reason)

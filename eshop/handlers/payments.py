@@ -15,6 +15,7 @@ from eshop.store.operators import OperatorAction
 from eshop.store.requests import RequestKey
 from eshop.store.units import PaymentsUnitOfWork
 from eshop.store.wallets import WalletChange
+from eshop.stored import from_stored
 
 
 async def settle_orders(uow: PaymentsUnitOfWork, messages: Sequence[Message]) -> None:
@@ -51,17 +52,19 @@ async def _settle(uow: PaymentsUnitOfWork, asked: Sequence[tuple[Message, PayOrd
         wallets[asks.user_id] = decision.wallet
         payments[asks.order_id] = decision.payment
         settled.append(decision)
-    transfers = [decision.transfer for decision in settled if decision.transfer is not None]
-    await uow.ledger.post(transfers)
+    await _store(uow, settled, [Cause.of(message) for message, _ in asked])
+
+
+async def _store(uow: PaymentsUnitOfWork, settled: Sequence[Settlement], causes: Sequence[Cause]) -> None:
+    """Store the decisions, of which a later one of a payment follows from the one before, and tell each."""
+    await uow.ledger.post([decision.transfer for decision in settled if decision.transfer is not None])
     await uow.wallets.save(
         [WalletChange(s.wallet, s.transfer.transfer_id) for s in settled if s.transfer is not None]
     )
+    payments = {decision.payment.order_id: decision.payment for decision in settled}
     await uow.payments.save(payments.values())
     await uow.outbox.append(
-        [
-            outgoing(_outcome(decision.payment), Cause.of(message))
-            for (message, _), decision in zip(asked, settled, strict=True)
-        ]
+        [outgoing(_outcome(decision.payment), cause) for decision, cause in zip(settled, causes, strict=True)]
     )
 
 
@@ -80,6 +83,29 @@ def _outcome(payment: Payment) -> Body:
     if payment.status is PaymentStatus.CAPTURED:
         return payments_v1.PaymentCaptured.model_validate(told_of_wallet)
     return payments_v1.PaymentRefunded.model_validate({**told_of_wallet, "reason": payment.reason})
+
+
+async def refund_payment(
+    uow: PaymentsUnitOfWork, order_id: str, *, transfer_id: str, reason: str, operator: str, cause: Cause
+) -> tuple[Payment, bool] | None:
+    """Give back, for an operator, what was captured for an order, and record who did it and why.
+
+    For an order that the orders service does not have: one that it has is ended there. Return the payment as
+    it is now and whether money was moved, or None if nothing was decided about such an order. Repeated, it
+    moves nothing.
+    """
+    found = (await uow.payments.get([order_id])).get(order_id)
+    if found is None:
+        return None
+    user_id = found.user_id
+    wallet = (await uow.wallets.lock([user_id]))[user_id]
+    payment = (await uow.payments.get([order_id]))[order_id]
+    if payment.status is not PaymentStatus.CAPTURED:
+        return payment, False
+    decision = settle(wallet, payment, CancelPayment(order_id, user_id, "refunded"), transfer_id)
+    await uow.operators.record(OperatorAction("refund", user_id, order_id, reason, operator))
+    await _store(uow, [decision], [cause])
+    return decision.payment, True
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +249,7 @@ async def _once(
     if before is not None:
         if before.fingerprint != request.fingerprint:
             return Answer(Refusal("idempotency-key-reused", "the key was used for another request"))
-        return Answer(Account(**before.answer), replayed=True)
+        return Answer(from_stored(Account, before.answer), replayed=True)
     outcome = await effect(wallet)
     if isinstance(outcome, Account):
         await uow.requests.keep(key, request.fingerprint, asdict(outcome))

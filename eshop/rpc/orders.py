@@ -262,5 +262,10 @@ def _order(order: StoredOrder) -> pb.Order:
         version=order.life.version,
         created_at=convert.timestamp(order.created_at),
         updated_at=convert.timestamp(order.updated_at),
-        items=[pb.Item(**item) for item in order.items],
+        items=[_stored_item(item) for item in order.items],
     )
+
+
+def _stored_item(item: dict[str, Any]) -> pb.Item:
+    """Return an item as it was stored, maybe by a newer version: names that it added are dropped."""
+    return pb.Item(**{name: item[name] for name in pb.Item.DESCRIPTOR.fields_by_name if name in item})

@@ -11,6 +11,7 @@ from eshop.contracts.proto import payments_v1_pb2 as pb
 from eshop.contracts.proto import shared_v1_pb2 as shared
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsServicer as Base
 from eshop.domain.refusal import Refusal
+from eshop.handlers.announce import Cause
 from eshop.handlers.payments import (
     Account,
     Answer,
@@ -18,10 +19,11 @@ from eshop.handlers.payments import (
     close_account,
     freeze_account,
     open_account,
+    refund_payment,
     top_up_account,
 )
 from eshop.rpc import convert
-from eshop.rpc.convert import check_context, check_text, check_user
+from eshop.rpc.convert import check_context, check_text, check_user, uuid_text
 from eshop.rpc.feed import feed_heads, read_feed
 from eshop.store.units import PaymentsUnitOfWork, Store
 
@@ -77,6 +79,36 @@ class PaymentsServicer(Base):
             return await freeze_account(uow, asked, request.frozen, reason=reason, operator=operator)
 
         return _result(await self._store.transact(freeze))
+
+    async def RefundPayment(  # noqa: N802
+        self, request: pb.RefundPaymentRequest, context: Context
+    ) -> pb.RefundPaymentReply:
+        """Give back what was captured for an order that the orders service does not have."""
+        order_id = uuid_text(request.order_id)
+        reason, operator = convert.check_operator(request)
+        asked = str(uuid_utils.uuid7())
+        found = None
+        if order_id is not None:
+            found = await self._store.transact(
+                lambda uow: refund_payment(
+                    uow,
+                    order_id,
+                    transfer_id=asked,
+                    reason=reason,
+                    operator=operator,
+                    cause=Cause(correlation_id=asked, causation_id=asked),
+                )
+            )
+        if found is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such payment")
+        payment, refunded = found
+        return pb.RefundPaymentReply(
+            user_id=payment.user_id,
+            status=payment.status.value,
+            amount_minor=payment.amount_minor or 0,
+            currency=payment.currency or "",
+            refunded=refunded,
+        )
 
     async def ListTransfers(  # noqa: N802
         self, request: pb.ListTransfersRequest, context: Context

@@ -9,8 +9,14 @@ from typing import Any
 
 import orjson
 
+from eshop.contracts.bodies import INTEGER_MAX
+from eshop.stored import from_stored
+
 #: How many minutes, by event time, a user's entry and the window over all users reach back.
 WINDOW_MINUTES = 60
+
+#: So far the clocks of a shop's machines may differ: what is stamped further ahead is in no minute.
+AHEAD_MINUTES_MAX = 5
 
 Money = Mapping[str, int]
 
@@ -47,16 +53,24 @@ class UserEntry:
     balance_minor: Money = field(default_factory=dict)
 
 
+def bounded(number: int) -> int:
+    """Return a sum that JSON can hold: each amount of a message is in bounds, but their sum may not be."""
+    return max(-INTEGER_MAX, min(number, INTEGER_MAX))
+
+
 def to_bytes(entry: UserEntry) -> bytes:
     """Return the entry as it is stored."""
     return orjson.dumps(entry)
 
 
 def from_bytes(value: bytes) -> UserEntry:
-    """Read an entry that ``to_bytes`` wrote; raise TypeError or ValueError for anything else."""
+    """Read an entry that ``to_bytes`` wrote, of a newer version, too: names that it added are dropped.
+
+    Raises TypeError or ValueError for anything else.
+    """
     stored: dict[str, Any] = orjson.loads(value)
-    minutes = tuple(Minute(**minute) for minute in stored.pop("minutes"))
-    return UserEntry(**stored, minutes=minutes)
+    stored["minutes"] = tuple(from_stored(Minute, minute) for minute in stored["minutes"])
+    return from_stored(UserEntry, stored)
 
 
 def describe(entry: UserEntry) -> dict[str, Any]:

@@ -2,16 +2,23 @@
 
 Each service numbers its events of a user without a gap, and a user's events arrive in that order. So the
 number alone tells a redelivery (not above the last one folded: dropped) from a loss (skipped: counted).
+Only the minutes depend on the reader's clock, too: what is stamped far ahead of it is in the sums alone.
 """
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
 
-from eshop.contracts.bodies import Body
+from eshop.contracts.bodies import Body, UnknownEvent
 from eshop.contracts.orders_v1 import OrderCancelled, OrderCreated, OrderFinished
 from eshop.contracts.payments_v1 import AccountClosed, WalletChanged
-from eshop.tables.entry import WINDOW_MINUTES, Minute, Money, UserEntry
+from eshop.tables.entry import (
+    AHEAD_MINUTES_MAX,
+    WINDOW_MINUTES,
+    Minute,
+    Money,
+    UserEntry,
+    bounded,
+)
 
 OrderChange = OrderCreated | OrderFinished | OrderCancelled
 
@@ -29,6 +36,13 @@ class Outcome(Enum):
     DROPPED = "dropped"
     #: Says nothing a projection keeps, and so has no feed number.
     IGNORED = "ignored"
+    #: Of a type that only newer versions know.
+    UNKNOWN_TYPE = "unknown_type"
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the event says nothing of its user that would have to be stored."""
+        return self in (Outcome.IGNORED, Outcome.UNKNOWN_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +54,25 @@ class Folded:
     missed: int = 0
 
 
-def fold(entry: UserEntry, body: Body, minute: int) -> Folded:
-    """Fold an event of either service, which happened in that minute since the epoch."""
+def fold(entry: UserEntry, body: Body, minute: int, now: int) -> Folded:
+    """Fold an event of either service, which happened in that minute; ``now`` is the reader's minute.
+
+    Minutes count from the epoch.
+    """
     match body:
         case OrderCreated() | OrderFinished() | OrderCancelled():
             outcome, missed = _judge(entry.orders_seq, body.feed_seq)
             if outcome is Outcome.DROPPED:
                 return Folded(entry, outcome)
             counted = replace(entry, orders_seq=body.feed_seq, orders_missed=entry.orders_missed + missed)
-            return Folded(_fold_order(counted, body, minute), outcome, missed)
+            return Folded(_fold_order(counted, body, minute, now), outcome, missed)
         case WalletChanged():
             outcome, missed = _judge(entry.wallet_seq, body.feed_seq)
             if outcome is Outcome.DROPPED:
                 return Folded(entry, outcome)
             return Folded(_fold_wallet(entry, body, missed), outcome, missed)
+        case UnknownEvent():
+            return Folded(entry, Outcome.UNKNOWN_TYPE)
         case _:
             return Folded(entry, Outcome.IGNORED)
 
@@ -86,7 +105,7 @@ def _judge(last_seq: int, feed_seq: int) -> tuple[Outcome, int]:
     return (Outcome.GAP if missed else Outcome.FOLDED), missed
 
 
-def _fold_order(entry: UserEntry, body: OrderChange, minute: int) -> UserEntry:
+def _fold_order(entry: UserEntry, body: OrderChange, minute: int, now: int) -> UserEntry:
     new, finished, cancelled, sign = _moves(body)
     turnover: Money = {body.currency: sign * body.amount_minor} if sign else {}
     happened = Minute(
@@ -102,7 +121,7 @@ def _fold_order(entry: UserEntry, body: OrderChange, minute: int) -> UserEntry:
         orders_finished=entry.orders_finished + finished,
         orders_cancelled=entry.orders_cancelled + cancelled,
         turnover_minor=add_money(entry.turnover_minor, turnover),
-        minutes=_with_minute(entry.minutes, happened),
+        minutes=_with_minute(entry.minutes, happened, now),
     )
 
 
@@ -131,7 +150,10 @@ def _fold_wallet(entry: UserEntry, body: WalletChanged, missed: int) -> UserEntr
 
 def add_money(one: Money, other: Money) -> Money:
     """Return the sums by currency."""
-    return {currency: one.get(currency, 0) + other.get(currency, 0) for currency in sorted({*one, *other})}
+    return {
+        currency: bounded(one.get(currency, 0) + other.get(currency, 0))
+        for currency in sorted({*one, *other})
+    }
 
 
 def add_minutes(one: Minute, other: Minute) -> Minute:
@@ -146,10 +168,10 @@ def add_minutes(one: Minute, other: Minute) -> Minute:
     )
 
 
-def _with_minute(minutes: tuple[Minute, ...], happened: Minute) -> tuple[Minute, ...]:
-    """Add to the minute it happened in; keep the newest WINDOW_MINUTES, in order."""
-    by_minute: dict[int, Any] = {known.minute: known for known in minutes}
+def _with_minute(minutes: tuple[Minute, ...], happened: Minute, now: int) -> tuple[Minute, ...]:
+    """Add to the minute it happened in; keep the newest WINDOW_MINUTES that the clock has seen, in order."""
+    by_minute: dict[int, Minute] = {known.minute: known for known in minutes}
     known = by_minute.get(happened.minute, Minute(happened.minute))
     by_minute[happened.minute] = add_minutes(known, happened)
-    newest = max(by_minute)
-    return tuple(by_minute[at] for at in sorted(by_minute) if at > newest - WINDOW_MINUTES)
+    seen = sorted(at for at in by_minute if at <= now + AHEAD_MINUTES_MAX)
+    return tuple(by_minute[at] for at in seen if at > seen[-1] - WINDOW_MINUTES)

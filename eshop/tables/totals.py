@@ -1,23 +1,28 @@
 """Sums over all users of a worker's partitions: in memory only, derived anew at each assignment.
 
 An entry that changes is taken out with its old value and put in with its new one, so the sums are those of
-the entries, whatever order and however often events came.
+the entries, whatever order and however often events came. A window leaves out what is stamped ahead of the
+clock until its time has come: one event of next year must not hide all that happens until then.
 """
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from eshop.tables.entry import WINDOW_MINUTES, Minute, UserEntry
+from eshop.tables.entry import WINDOW_MINUTES, Minute, UserEntry, bounded
 
 Report = Mapping[str, Any]
 
+_MINUTE = "%Y-%m-%dT%H:%MZ"
+
 
 class Totals:
-    """Running sums and the window of the last WINDOW_MINUTES by the newest event's time."""
+    """Running sums, and the window of WINDOW_MINUTES up to the newest event not ahead of the clock."""
 
-    def __init__(self, entries: Iterable[UserEntry] = ()) -> None:
+    def __init__(self, entries: Iterable[UserEntry] = (), clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._counts: Counter[tuple[str, str]] = Counter()
         self._minutes: dict[int, Counter[tuple[str, str]]] = {}
         self._oldest_minute = 0
@@ -42,20 +47,19 @@ class Totals:
         }
         for (name, part), count in self._counts.items():
             if part:
-                named[name][part] = count
+                named[name][part] = bounded(count)
         return named
 
     def window(self) -> Report:
         """Return what happened by minute, oldest first; a minute in which nothing did is not there."""
+        now = self._now()
+        seen = sorted(
+            minute for minute, counts in self._minutes.items() if minute <= now and any(counts.values())
+        )
         return {
-            _iso(minute): {
-                "created": counts["created", ""],
-                "finished": counts["finished", ""],
-                "cancelled": counts["cancelled", ""],
-                "turnover_minor": {part: n for (name, part), n in counts.items() if name == "turnover" and n},
-            }
-            for minute, counts in sorted(self._minutes.items())
-            if any(counts.values())
+            _iso(minute): _told(self._minutes[minute])
+            for minute in seen
+            if minute > seen[-1] - WINDOW_MINUTES
         }
 
     def _apply(self, entry: UserEntry, sign: int) -> None:
@@ -71,17 +75,32 @@ class Totals:
         counts = self._minutes.get(minute.minute)
         if counts is None:
             counts = self._minutes[minute.minute] = Counter()
-            self._forget_before(minute.minute - WINDOW_MINUTES + 1)
+            if minute.minute <= self._now():
+                self._forget_before(minute.minute - WINDOW_MINUTES + 1)
         counts["created", ""] += sign * minute.created
         counts["finished", ""] += sign * minute.finished
         counts["cancelled", ""] += sign * minute.cancelled
         for currency, amount in minute.turnover_minor.items():
             counts["turnover", currency] += sign * amount
 
+    def _now(self) -> int:
+        return int(self._clock()) // 60
+
     def _forget_before(self, oldest: int) -> None:
         if oldest > self._oldest_minute:
             self._oldest_minute = oldest
             self._minutes = {at: counts for at, counts in self._minutes.items() if at >= oldest}
+
+
+def _told(counts: Counter[tuple[str, str]]) -> Report:
+    return {
+        "created": counts["created", ""],
+        "finished": counts["finished", ""],
+        "cancelled": counts["cancelled", ""],
+        "turnover_minor": {
+            part: bounded(n) for (name, part), n in counts.items() if name == "turnover" and n
+        },
+    }
 
 
 def _contributions(entry: UserEntry) -> Iterable[tuple[tuple[str, str], int]]:
@@ -100,7 +119,7 @@ def _contributions(entry: UserEntry) -> Iterable[tuple[tuple[str, str], int]]:
 
 
 def _iso(minute: int) -> str:
-    return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%dT%H:%MZ")
+    return datetime.fromtimestamp(minute * 60, UTC).strftime(_MINUTE)
 
 
 def add_reports(reports: Iterable[Report]) -> dict[str, Any]:
@@ -111,14 +130,18 @@ def add_reports(reports: Iterable[Report]) -> dict[str, Any]:
             if isinstance(value, Mapping):
                 total[name] = add_reports([total.get(name, {}), value])
             else:
-                total[name] = total.get(name, 0) + value
+                total[name] = bounded(total.get(name, 0) + value)
     return total
 
 
-def newest_minutes(window: Report) -> dict[str, Any]:
-    """Keep the last WINDOW_MINUTES before the newest minute: workers' windows may end at different ones."""
-    if not window:
+def newest_minutes(window: Report, now: float) -> dict[str, Any]:
+    """Keep the last WINDOW_MINUTES up to the newest minute that is not ahead of ``now``, a Unix time.
+
+    Workers' windows may end at different minutes, and their clocks may differ.
+    """
+    seen = sorted(minute for minute in window if minute <= _iso(int(now) // 60))
+    if not seen:
         return {}
-    newest = datetime.strptime(max(window), "%Y-%m-%dT%H:%MZ").replace(tzinfo=UTC)
+    newest = datetime.strptime(seen[-1], _MINUTE).replace(tzinfo=UTC)
     oldest = _iso(int(newest.timestamp()) // 60 - WINDOW_MINUTES + 1)
-    return {minute: window[minute] for minute in sorted(window) if minute >= oldest}
+    return {minute: window[minute] for minute in seen if minute >= oldest}

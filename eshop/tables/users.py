@@ -7,6 +7,7 @@ it tell what comes again.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, NoReturn, cast
@@ -22,7 +23,7 @@ from eshop.settings import Settings
 from eshop.tables import entry as entries
 from eshop.tables.changelog import NewestTable
 from eshop.tables.entry import UserEntry
-from eshop.tables.fold import Outcome, feed_of, fold
+from eshop.tables.fold import feed_of, fold
 from eshop.tables.totals import Totals
 
 #: A change of form that stored entries don't fit needs a new name: a table built anew from the topics.
@@ -84,8 +85,9 @@ class Users:
         key = message.user_id.encode()
         old = self._load(key)
         known = old or UserEntry()
-        folded = fold(known, message.body, int(message.envelope.time.timestamp()) // 60)
-        if folded.outcome is not Outcome.IGNORED:
+        happened = int(message.envelope.time.timestamp()) // 60
+        folded = fold(known, message.body, happened, now=int(time.time()) // 60)
+        if not folded.outcome.changes_nothing:
             self.table[key] = entries.to_bytes(folded.entry)
         if folded.entry is not known and self._totals is not None:
             self._totals.replace(old, folded.entry)
@@ -184,7 +186,8 @@ def register(app: faust.App, settings: Settings, give_up: Callable[[str], NoRetu
     """Add the table and its agent. ``give_up`` ends the process at an event that can't be folded, unacked.
 
     A message that nobody can ever read is passed over, with an error in the log and a count: it is parked by
-    the service that it was for, and says nothing a projection could keep.
+    the service that it was for, and says nothing a projection could keep. So is, with a count, one of a type
+    that only newer versions know.
     """
     users = Users(app)
     topic = app.topic(*(settings.topic(known.name) for known in (ORDERS_EVENTS, PAYMENTS_EVENTS)))

@@ -1,6 +1,7 @@
 """Faust's consumer, with a say in where it reads. What is private of Faust's and needed for it is here."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -77,6 +78,32 @@ class SeekingConsumer(Consumer):
         if never:
             await self._thread.seek_to_beginning(*never)
         return committed
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Return up to where all is acknowledged or in no log, or None where nothing new is.
+
+        Faust writes a gap down offset by offset: one of the size that a retention leaves is out of memory.
+        """
+        acked, gaps = self._acked[tp], self._gap[tp]
+        if not acked:
+            return None
+        acked.sort()
+        runs = sorted([(at, at + 1) for at in acked] + [(gap.begin, gap.end) for gap in gaps])
+        while runs[-1][0] > acked[-1]:
+            runs.pop()  # a gap that nothing behind it is acknowledged of
+        end: int = runs[0][0]
+        committed = self._committed_offset[tp]
+        if committed and end - committed > 1:
+            return None
+        for begin, after in runs:
+            if begin > end:
+                break
+            end = max(end, after)
+        done = bisect_left(acked, end)
+        self._acked_index[tp].difference_update(acked[:done])
+        del acked[:done]
+        gaps.chop(0, end)
+        return end
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Look at nothing: Faust's detector crashes the worker at a partition that is just being sought.

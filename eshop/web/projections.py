@@ -5,6 +5,7 @@ For operators and other services of the shop, on a private address: there is no 
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +108,10 @@ def install_projections(app: faust.App, users: Users) -> None:
     @app.page("/projections/window")
     async def window(view: View, _request: Request) -> Any:
         answers = await workers.ask_all()
-        body = {"minutes": newest_minutes(add_reports(_parts(answers, "window"))), **_who(answers)}
+        body = {
+            "minutes": newest_minutes(add_reports(_parts(answers, "window")), time.time()),
+            **_who(answers),
+        }
         return view.json(body, status=_status(answers))
 
     @app.page("/projections/local")

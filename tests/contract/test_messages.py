@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from eshop.contracts.bodies import UnknownEvent
 from eshop.contracts.envelope import Envelope, UndecodableMessage
 from eshop.contracts.messages import SCHEMAS, Origin, decode, encode, schema_of
 from eshop.contracts.topics import CATALOGUE
@@ -146,3 +147,53 @@ def test_user_that_postgres_could_not_hold_is_undecodable() -> None:
     value = json.dumps({**ORDER_CREATED["value"], "user_id": "a\x00b"}).encode()
     with pytest.raises(UndecodableMessage):
         decode(ORIGIN, b"a\x00b", value, headers_of(ORDER_CREATED))
+
+
+def newer(name: str, *, type_: str = "eshop.orders.OrderRenamed", schema: str) -> list[tuple[str, bytes]]:
+    """Return headers of a message with this type and schema."""
+    return [
+        *(pair for pair in headers_of(GOLDEN[name]) if pair[0] not in ("ce_type", "ce_dataschema")),
+        ("ce_type", type_.encode()),
+        ("ce_dataschema", schema.encode()),
+    ]
+
+
+def test_type_that_only_newer_versions_know_is_read_as_far_as_it_is_known() -> None:
+    headers = newer("orders.v1.OrderCreated", schema="eshop/orders/v3/OrderRenamed")
+    message = decode(ORIGIN, b"ann", b'{"user_id": "ann", "title": "lamp"}', headers)
+    assert message.body == UnknownEvent(user_id="ann")
+    assert message.envelope.type == "eshop.orders.OrderRenamed"
+
+
+@pytest.mark.parametrize(
+    ("type_", "schema"),
+    [
+        ("eshop.orders.OrderCreated", "eshop/orders/v2/OrderCreated"),
+        ("eshop.orders.OrderCreated", "eshop/orders/v1/OrderRenamed"),
+        ("eshop.orders.OrderRenamed", "eshop/orders/v1/OrderCreated"),
+        ("eshop.orders.OrderRenamed", "eshop/payments/v1/OrderRenamed"),
+        ("eshop.orders.OrderRenamed", "eshop/orders/OrderRenamed"),
+        ("eshop.orders.OrderRenamed", "x"),
+        ("OrderRenamed", "eshop/orders/v1/OrderRenamed"),
+        ("", ""),
+    ],
+)
+def test_known_type_of_another_version_and_names_that_do_not_fit_are_undecodable(
+    type_: str, schema: str
+) -> None:
+    with pytest.raises(UndecodableMessage, match="schema"):
+        decode(
+            ORIGIN,
+            b"ann",
+            value_of(ORDER_CREATED),
+            newer("orders.v1.OrderCreated", type_=type_, schema=schema),
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(b"bob", b'{"user_id": "ann"}'), (b"ann", b"{}"), (b"ann", b"["), (b"ann", None)]
+)
+def test_malformed_message_of_an_unknown_type_is_undecodable(key: bytes, value: bytes | None) -> None:
+    headers = newer("orders.v1.OrderCreated", schema="eshop/orders/v1/OrderRenamed")
+    with pytest.raises(UndecodableMessage):
+        decode(ORIGIN, key, value, headers)

@@ -2,9 +2,13 @@
 
 import asyncio
 
-from eshop.contracts import orders_v1
+import pytest
+
+from eshop.contracts import orders_v1, payments_v1
+from eshop.domain.payment import Payment, PaymentStatus
 from eshop.domain.refusal import Refusal
 from eshop.handlers.orders import place_orders, record_outcomes, request_refund
+from eshop.handlers.parking import BURST_MAX
 from eshop.handlers.payments import (
     Account,
     Answer,
@@ -12,12 +16,14 @@ from eshop.handlers.payments import (
     close_account,
     freeze_account,
     open_account,
+    refund_payment,
     settle_orders,
     top_up_account,
 )
 from eshop.store.outbox import read_unsent
 from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import CAUSE, Partition, captured, new_id, order_created, place_order
+from tests.services import rows
 
 Payments = Store[PaymentsUnitOfWork]
 ANN = Request("ann", CAUSE)
@@ -132,6 +138,69 @@ async def test_operator_refund_is_asked_once_recorded_and_ends_the_order(
         lambda uow: request_refund(uow, new_id(), reason="broken", operator="olga", cause=CAUSE)
     )
     assert missing is None
+
+
+async def test_capture_of_an_order_that_is_nowhere_is_given_back_once_recorded_and_told(
+    payments: Payments, orders: Store[OrdersUnitOfWork]
+) -> None:
+    await opened(payments)
+    await filled(payments, 100)
+    order_id = new_id()
+    await ask(payments, Partition(), order_created("ann", 30, order_id))
+
+    async def refund(uow: PaymentsUnitOfWork) -> tuple[Payment, bool] | None:
+        asked = new_id()
+        return await refund_payment(
+            uow, order_id, transfer_id=asked, reason="nowhere", operator="olga", cause=CAUSE
+        )
+
+    answers = await asyncio.gather(*(payments.transact(refund) for _ in range(5)))
+    assert sorted(answer[1] for answer in answers if answer) == [False] * 4 + [True]
+    assert {answer[0].status for answer in answers if answer} == {PaymentStatus.REFUNDED}
+    wallet = await payments.read(lambda uow: uow.wallets.get("ann"))
+    assert (wallet.balance_minor, wallet.version) == (100, 4)
+    statement = "SELECT action, user_id, order_id::text AS order_id, reason, operator FROM operator_actions"
+    recorded = await payments.database.run_alone(lambda session: session.run_sql(statement))
+    assert [tuple(row) for row in recorded] == [("refund", "ann", order_id, "nowhere", "olga")]
+    name, body = await last_message(payments)
+    assert name == "PaymentRefunded"
+
+    partition = Partition()
+    refunded = payments_v1.PaymentRefunded.model_validate_json(body)
+    told = [partition.message(refunded) for _ in range(BURST_MAX + 1)]
+    await orders.transact(lambda uow: record_outcomes(uow, told))  # no poison, however many
+    assert await rows(orders, "inbox", "outbox", "users") == [BURST_MAX + 1, 0, 0]
+    taken = [partition.message(captured("ann", new_id(), 5))]
+    with pytest.raises(AssertionError, match="does not exist"):
+        await orders.transact(lambda uow: record_outcomes(uow, taken))
+
+
+async def test_payment_that_took_nothing_or_is_not_there_is_not_refunded(payments: Payments) -> None:
+    refused = new_id()
+    await ask(payments, Partition(), order_created("ann", 30, refused))
+    before = await rows(payments, "outbox", "operator_actions", "transfers")
+
+    async def refund(order_id: str) -> tuple[Payment, bool] | None:
+        return await payments.transact(
+            lambda uow: refund_payment(
+                uow, order_id, transfer_id=new_id(), reason="why", operator="olga", cause=CAUSE
+            )
+        )
+
+    answer = await refund(refused)
+    assert answer is not None
+    assert (answer[0].status, answer[1]) == (PaymentStatus.REFUSED, False)
+    assert await refund(new_id()) is None
+    assert await rows(payments, "outbox", "operator_actions", "transfers") == before
+
+
+async def test_answer_that_a_newer_version_kept_is_given_without_what_it_added(payments: Payments) -> None:
+    request = Request("ann", CAUSE, "key", b"same")
+    first = await payments.transact(lambda uow: open_account(uow, request, "USD"))
+    added = 'UPDATE requests SET answer = answer || \'{"added_later": {"x": 1}}\''
+    await payments.database.run_alone(lambda session: session.run_sql(added))
+    again = await payments.transact(lambda uow: open_account(uow, request, "USD"))
+    assert (again.outcome, again.replayed) == (first.outcome, True)
 
 
 async def test_statement_adds_up_page_by_page(payments: Payments) -> None:

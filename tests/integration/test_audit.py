@@ -463,6 +463,26 @@ def test_foreign_message_is_seen_until_it_is_set_aside(cluster: EmbeddedCluster)
         assert broken(world.audit(skipped=unread)) == set()
 
 
+def test_payment_of_an_order_that_is_nowhere_is_explained_once_an_operator_gave_it_back(world: World) -> None:
+    gone = (
+        "DELETE FROM orders WHERE order_id = %(order)s",
+        "DELETE FROM order_history WHERE order_id = %(order)s",
+    )
+    refund = """
+    INSERT INTO operator_actions (action, user_id, order_id, reason, operator)
+    VALUES ('refund', 'ann', %(order)s, 'nowhere', 'olga')
+    """
+    for name, judged in (("refunded", set()), ("paid", {"4"})):  # what is still captured stays a break
+        order = world.orders[name]
+        with world.damaged("orders", *gone, order=order):
+            before = world.audit()
+            assert {"4", "7"} <= broken(before)
+            with world.damaged("payments", refund, order=order):
+                report = world.audit()
+                assert broken(report) & {"3", "4"} == judged
+                assert report.findings.broken["7"] == before.findings.broken["7"]
+
+
 def answer(world: World, status: int, order: str, key: str, user_id: str = "ann") -> dict[str, Any]:
     """Return a line of a load client's file."""
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from eshop.contracts.proto.payments_v1_pb2 import RefundPaymentReply
 from tests.gateway_fakes import TOKEN, FakeServices
 
 pytest_plugins = ["tests.gateway_fixtures"]
@@ -71,6 +72,40 @@ async def test_a_refund_says_what_follows_and_a_second_that_nothing_does(
         0,
         "nothing was asked: the order is CANCELLED already, with reason refunded",
     )
+
+
+async def test_money_for_an_order_that_is_nowhere_is_given_back_by_payments_alone(
+    services: FakeServices, tmp_path: Path
+) -> None:
+    captured = RefundPaymentReply(user_id="ann", status="CAPTURED", amount_minor=5, currency="USD")
+    services.payments.decided[NO_ID] = captured
+    words = ("orders", "refund", NO_ID, "--reason", "no such order")
+    assert await eshop(services.address, tmp_path, *words) == (
+        0,
+        "orders has no such order; payments gave 5 USD back to ann",
+    )
+    asked = services.does.last("RefundPayment")
+    assert (asked.order_id, asked.reason, asked.operator) == (NO_ID, "no such order", "olga")
+    assert await eshop(services.address, tmp_path, *words) == (
+        0,
+        "orders has no such order; nothing was done: payments gave 5 USD back to ann before",
+    )
+    services.payments.decided[NO_ID] = RefundPaymentReply(user_id="ann", status="REFUSED")
+    assert await eshop(services.address, tmp_path, *words) == (
+        0,
+        "orders has no such order; nothing was done: payments never took money of ann for it",
+    )
+
+
+@pytest.mark.parametrize("failure", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL])
+async def test_payments_gives_nothing_back_while_orders_does_not_say_that_it_has_no_such_order(
+    services: FakeServices, tmp_path: Path, failure: grpc.StatusCode
+) -> None:
+    captured = RefundPaymentReply(user_id="ann", status="CAPTURED", amount_minor=5, currency="USD")
+    services.payments.decided[NO_ID] = captured
+    services.does.fail["RefundOrder"] = failure
+    code, _ = await eshop(services.address, tmp_path, "orders", "refund", NO_ID, *REASON)
+    assert (code, services.payments.decided[NO_ID].status) == (1, "CAPTURED")
 
 
 @pytest.mark.parametrize(

@@ -360,5 +360,18 @@ async def test_operator_sees_the_letters_of_both_services_and_what_is_held(
         assert (told["held"], len(told["letters"])) == ([], BURST_MAX - 2)
         code, said = await run("list", "--status", "discarded", "--cause", "undecodable")
         assert (code, [letter_id in said for letter_id in ids[:3]]) == (0, [True, True, False]), said
+
+        reason = ("--reason", "all of it")
+        assert (
+            (await run("discard", *reason))[0]
+            == (await run("discard", ids[2], "--cause", "x", *reason))[0]
+            == 1
+        )
+        code, said = await run("discard", "--cause", "undecodable", *reason)
+        assert (code, f"{BURST_MAX - 2} discarded" in said) == (0, True), said
+        code, said = await run("list", "--json")
+        assert [letter["dead_letter_id"] for letter in json.loads(said)["letters"]] == ids[-1:]
+        code, said = await run("discard", "--cause", "SQLSTATE 22001", "--service", "orders", *reason)
+        assert (code, said) == (0, "0 discarded\n")
     code, said = await run("list")
     assert (code, "is the shop up?" in said) == (1, True), said

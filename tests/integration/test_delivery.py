@@ -339,6 +339,26 @@ async def test_burst_of_poison_stops_its_partition_and_no_other_until_somebody_h
     await bench.stop()
 
 
+async def test_types_that_only_newer_versions_know_are_claimed_counted_and_passed_over(bench: Bench) -> None:
+    await bench.run()
+    count = 2 * BURST_MAX
+    body = order_created("ann", 5)
+    for _ in range(count):
+        headers = [
+            *headers_of(body),
+            ("ce_type", b"eshop.orders.OrderRenamed"),
+            ("ce_dataschema", b"eshop/orders/v1/OrderRenamed"),
+        ]
+        await bench.put_raw(b"ann", b'{"user_id": "ann", "title": "lamp"}', headers)
+    ann = await bench.put(body)
+    await bench.until_settled(1)
+    assert bench.sql("SELECT count(*) FROM dead_letters") == [(0,)]
+    assert bench.sql("SELECT count(*) FROM inbox") == [(count + 1,)]
+    assert await bench.metric("eshop_messages_unknown_type_total") == count
+    await bench.until_committed(ann, count + 1)
+    await bench.stop()
+
+
 async def test_offsets_moved_ahead_are_noticed_and_nothing_is_passed_over(bench: Bench) -> None:
     partition = await bench.settle_first()
     await bench.stop()

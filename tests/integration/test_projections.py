@@ -153,8 +153,8 @@ class Bench:
     producer: AIOKafkaProducer
     workers: "list[Worker]" = field(default_factory=list)
 
-    async def put(self, body: Body, minute: int = 0) -> None:
-        """Put an event on its topic as the relay would."""
+    async def put(self, body: Body, minute: int = 0, **headers: bytes) -> None:
+        """Put an event on its topic as the relay would, perhaps with some headers of its own."""
         schema = schema_of(body)
         envelope = Envelope(
             message_id=str(uuid4()),
@@ -169,7 +169,7 @@ class Bench:
             self.topic(schema.topic.name),
             key=body.user_id.encode(),
             value=encode(body),
-            headers=envelope.to_headers(),
+            headers=[*envelope.to_headers(), *headers.items()],
         )
 
     async def put_history(self, shop: Shop, count: int) -> None:
@@ -544,6 +544,38 @@ async def test_a_message_nobody_can_read_is_passed_over_and_told(bench: Bench) -
     async with bench.http.get(f"{worker.url}/metrics") as response:
         assert 'eshop_projection_events_total{outcome="undecodable"} 1.0' in await response.text()
     assert "header 'ce_id' is missing" in worker.log.read_text()
+
+
+async def test_no_time_or_type_of_an_event_ends_a_worker_or_hides_what_happens(bench: Bench) -> None:
+    shop = Shop(seed=8, users=5)
+    worker = await bench.start()
+    order: Json = {"user_id": "eve", "order_id": str(UUID(int=1)), "amount_minor": 5, "currency": "USD"}
+    bodies = [OrderCreated(**order, version=1, feed_seq=number, pay_before=NOON) for number in range(1, 5)]
+    times = {"ce_time": b"0001-01-01T00:00:00"}, {"ce_time": b"9999-12-31T23:59:59-23:59"}
+    newer = {"ce_type": b"eshop.orders.OrderRenamed", "ce_dataschema": b"eshop/orders/v1/OrderRenamed"}
+    for body, headers in zip(bodies, [*times, newer, {}], strict=True):
+        await bench.put(body, minute=60 * 24 * 365, **headers)  # one that is left as it is: a year ahead
+    await bench.put_history(shop, 50)
+    shop.statuses["NEW"] += 1
+    shop.seen.add("eve")
+    for once_more in (False, True):
+        if once_more:
+            await worker.kill()
+            worker = await bench.start(worker.port)
+        seen = await worker.until(
+            "projections/totals", lambda _, body: body.get("orders") == dict(shop.statuses)
+        )
+        assert seen["missed"]["orders"] == 3
+        _, window = await worker.get("projections/window")
+        created = sum(minute["created"] for minute in window["minutes"].values())
+        assert created == shop.statuses.total() - 1
+        assert max(window["minutes"]) < "2026-11-23"
+        if not once_more:
+            async with bench.http.get(f"{worker.url}/metrics") as response:
+                told = await response.text()
+            assert 'eshop_projection_events_total{outcome="undecodable"} 2.0' in told
+            assert 'eshop_projection_events_total{outcome="unknown_type"} 1.0' in told
+    assert "can't be folded" not in worker.log.read_text()
 
 
 async def test_a_worker_that_cannot_start_says_why_and_fails(bench: Bench) -> None:

@@ -162,6 +162,20 @@ async def test_bad_order_is_refused_by_itself_and_leaves_no_row(
     assert await rows(orders, "orders", "users", "outbox") == [2, 2, 2]
 
 
+async def test_order_whose_items_a_newer_version_stored_is_read_without_what_it_added(
+    ask_orders: Any, orders: Orders
+) -> None:
+    item = orders_pb.Item(sku="lamp", name="Lamp", quantity=1, unit_price_minor=5)
+    reply = await ask_orders.CreateOrders(
+        orders_pb.CreateOrdersRequest(orders=[order(amount_minor=5, items=[item])])
+    )
+    added = "UPDATE orders SET items = jsonb_set(items, '{0,added_later}', '1')"
+    await orders.database.run_alone(lambda session: session.run_sql(added))
+    placed = reply.results[0].order
+    asked = orders_pb.GetOrderRequest(user_id=placed.user_id, order_id=placed.order_id)
+    assert list((await ask_orders.GetOrder(asked)).items) == [item]
+
+
 async def test_order_keeps_any_text_as_it_was(ask_orders: Any) -> None:
     text = "Grüße, 世界 🙂 \\u0000 '%s' \\"
     item = orders_pb.Item(sku=text, name=text, quantity=1, unit_price_minor=5)
@@ -405,14 +419,19 @@ async def test_operator_without_a_good_reason_does_nothing(
         assert await code_of(ask_payments.SetFrozen(freeze)) is grpc.StatusCode.INVALID_ARGUMENT
         refund = orders_pb.RefundOrderRequest(order_id=order_id, **given)
         assert await code_of(ask_orders.RefundOrder(refund)) is grpc.StatusCode.INVALID_ARGUMENT
+        payment = payments_pb.RefundPaymentRequest(order_id=order_id, **given)
+        assert await code_of(ask_payments.RefundPayment(payment)) is grpc.StatusCode.INVALID_ARGUMENT
     assert await rows(payments, "operator_actions", "outbox") == [0, 1]
     assert await rows(orders, "operator_actions", "outbox") == [0, 1]
 
 
 @pytest.mark.parametrize("order_id", ["", NUL, "x", new_id()])
 async def test_operator_cannot_refund_what_is_not_there(
-    ask_orders: Any, orders: Orders, order_id: str
+    ask_orders: Any, ask_payments: Any, orders: Orders, payments: Payments, order_id: str
 ) -> None:
+    payment = payments_pb.RefundPaymentRequest(order_id=order_id, reason="because", operator="me")
+    assert await code_of(ask_payments.RefundPayment(payment)) is grpc.StatusCode.NOT_FOUND
+    assert await rows(payments, "operator_actions", "outbox", "wallets") == [0, 0, 0]
     refund = orders_pb.RefundOrderRequest(order_id=order_id, reason="because", operator="me")
     assert await code_of(ask_orders.RefundOrder(refund)) is grpc.StatusCode.NOT_FOUND
     assert await rows(orders, "operator_actions", "outbox", "users") == [0, 0, 0]

@@ -9,10 +9,15 @@ import grpc
 import pytest
 from alembic.script import ScriptDirectory
 
+from eshop.audit.audit import Wanted, audit
+from eshop.audit.sources import Sources
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersStub
+from eshop.handlers.parking import BURST_MAX
 from eshop.rpc.client import open_channel
-from tests.workers import READY_SECONDS_MAX, ROOT, TOKEN, World, fill_wallets, orders_of
+from eshop.settings import Settings
+from tests.integration.audit_world import Silent
+from tests.workers import READY_SECONDS_MAX, ROOT, TOKEN, World, fill_wallets, orders_of, place_orders
 
 MIGRATIONS = ROOT / "eshop" / "store" / "migrations"
 #: What workers need of the sources before payments/versions/0002_accounts.py, with both databases at 0001.
@@ -109,6 +114,45 @@ async def test_workers_of_the_version_before_go_on_while_the_newer_ones_take_ove
         await ordering
         await until_all_final(world)
     assert_all_is_right(world, placed)
+
+
+@pytest.mark.timeout(300)
+async def test_new_type_of_event_needs_no_other_service_to_be_deployed_first(
+    cluster: EmbeddedCluster, tmp_path: Path
+) -> None:
+    world = World(cluster, tmp_path)
+    count = 2 * BURST_MAX
+    async with AsyncExitStack() as workers:
+        payments = await workers.enter_async_context(world.worker("payments"))
+        orders = await workers.enter_async_context(world.worker("orders"))
+        await fill_wallets(payments, USERS[:1], BALANCE_MINOR)
+        before = await place_orders(orders, USERS[:1], 3)
+        await until_all_final(world)
+        # What a newer payments would send of this user.
+        new = world.query(
+            "payments",
+            f"""
+            INSERT INTO outbox (topic, user_id, type, source, dataschema, body, correlation_id, causation_id)
+            SELECT topic, user_id, 'eshop.payments.AccountRenamed', source,
+                'eshop/payments/v1/AccountRenamed',
+                '{{"user_id": "{USERS[0]}", "name": "lamp"}}', correlation_id, causation_id
+            FROM outbox, generate_series(1, {count}) WHERE type = 'eshop.payments.AccountOpened'
+            RETURNING message_id::text
+            """,
+        )
+        after = await place_orders(orders, USERS[:1], 3)
+        await until_all_final(world)
+        claimed = {row[0] for row in world.query("orders", "SELECT message_id::text FROM inbox")}
+        assert len(new) == count
+        assert {row[0] for row in new} <= claimed
+        assert world.query("orders", "SELECT count(*) FROM dead_letters") == [(0,)]
+        assert {
+            row[0] for row in world.query("orders", "SELECT order_id::text FROM orders")
+        } == before | after
+        settings = Settings(topic_prefix=world.name, group_suffix=f"-{world.name}x")
+        sources = Sources(world.urls["orders"], world.urls["payments"], cluster.kafka, settings)
+        report = await audit(Wanted(sources, Silent(), settle_seconds=30))
+        assert report.ok, report.as_json()
 
 
 async def until_all_final(world: World) -> None:

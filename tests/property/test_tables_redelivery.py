@@ -15,6 +15,8 @@ from eshop.tables.totals import Totals, add_reports
 ORDER_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 PAY_BEFORE = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = 29_000_000
+#: After all that happens: the clock has no say.
+NOW = MINUTE + 1_000_000
 
 Body = OrderCreated | OrderFinished | OrderCancelled | AccountToppedUp
 Happened = tuple[Body, int]
@@ -81,7 +83,7 @@ def histories(draw: st.DrawFn) -> list[Happened]:
 def fold_all(events: list[Happened], entry: UserEntry | None = None) -> UserEntry:
     entry = entry or UserEntry()
     for body, minute in events:
-        entry = fold(entry, body, minute).entry
+        entry = fold(entry, body, minute, NOW).entry
     return entry
 
 
@@ -115,7 +117,7 @@ def test_every_lost_event_before_a_later_one_is_counted(events: list[Happened], 
     entry, gaps = UserEntry(), 0
     for number, (body, minute) in enumerate(events):
         if number not in lost:
-            folded = fold(entry, body, minute)
+            folded = fold(entry, body, minute, NOW)
             entry, gaps = folded.entry, gaps + folded.missed
             assert (folded.outcome is Outcome.GAP) == bool(folded.missed)
     orders = sum(1 for number, (body, _) in enumerate(events) if number not in lost and is_order(body))
@@ -133,7 +135,7 @@ def is_order(body: Body) -> bool:
 def test_no_whole_history_is_in_the_red(events: list[Happened]) -> None:
     entry = UserEntry()
     for body, minute in events:
-        entry = fold(entry, body, minute).entry
+        entry = fold(entry, body, minute, NOW).entry
         assert min(entry.orders_new, entry.orders_finished, entry.orders_cancelled) >= 0
         assert min(entry.turnover_minor.values(), default=0) >= 0
         assert entry.orders_missed == entry.wallet_missed == 0
@@ -166,7 +168,7 @@ def test_running_totals_are_those_of_the_entries(users: list[list[Happened]], da
         user = data.draw(st.sampled_from(pending))
         body, minute = left[user].pop(0)
         old = entries.get(user)
-        entries[user] = fold(old or UserEntry(), body, minute).entry
+        entries[user] = fold(old or UserEntry(), body, minute, NOW).entry
         running.replace(old, entries[user])
     derived = Totals(entries.values())
     assert numbers(running.sums()) == numbers(derived.sums())

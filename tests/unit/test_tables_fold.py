@@ -1,10 +1,12 @@
 """Is one event folded right, and are sums those of the entries?"""
 
+import time
 from datetime import UTC, datetime
 
+import orjson
 import pytest
 
-from eshop.contracts.bodies import Body
+from eshop.contracts.bodies import Body, UnknownEvent
 from eshop.contracts.orders_v1 import (
     OrderCancellationRequested,
     OrderCancelled,
@@ -12,12 +14,13 @@ from eshop.contracts.orders_v1 import (
     OrderFinished,
 )
 from eshop.contracts.payments_v1 import AccountClosed, AccountOpened, PaymentCaptured, PaymentRefused
-from eshop.tables.entry import WINDOW_MINUTES, UserEntry, describe, from_bytes, to_bytes
+from eshop.tables.entry import WINDOW_MINUTES, Minute, UserEntry, describe, from_bytes, to_bytes
 from eshop.tables.fold import Outcome, fold
 from eshop.tables.totals import Totals, add_reports, newest_minutes
 
 ORDER_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 MINUTE = 29_000_000
+NOW = MINUTE + 2 * WINDOW_MINUTES
 
 
 def created(feed_seq: int, amount: int = 500) -> OrderCreated:
@@ -53,7 +56,7 @@ def cancelled(feed_seq: int, version: int, amount: int = 500) -> OrderCancelled:
 def fold_all(*bodies: Body, minute: int = MINUTE) -> UserEntry:
     entry = UserEntry()
     for body in bodies:
-        entry = fold(entry, body, minute).entry
+        entry = fold(entry, body, minute, NOW).entry
     return entry
 
 
@@ -78,16 +81,16 @@ def test_a_cancelled_new_order_never_was_turnover() -> None:
 @pytest.mark.parametrize("feed_seq", [1, 2])
 def test_a_redelivered_event_changes_nothing(feed_seq: int) -> None:
     entry = fold_all(created(1), created(2))
-    assert fold(entry, created(feed_seq), MINUTE + 1) == fold(entry, created(feed_seq), MINUTE)
-    assert fold(entry, created(feed_seq), MINUTE).entry is entry
-    assert fold(entry, created(feed_seq), MINUTE).outcome is Outcome.DROPPED
+    assert fold(entry, created(feed_seq), MINUTE + 1, NOW) == fold(entry, created(feed_seq), MINUTE, NOW)
+    assert fold(entry, created(feed_seq), MINUTE, NOW).entry is entry
+    assert fold(entry, created(feed_seq), MINUTE, NOW).outcome is Outcome.DROPPED
 
 
 def test_numbers_that_never_came_are_counted() -> None:
-    folded = fold(fold_all(created(1)), finished(4), MINUTE)
+    folded = fold(fold_all(created(1)), finished(4), MINUTE, NOW)
     assert (folded.outcome, folded.missed) == (Outcome.GAP, 2)
     assert describe(folded.entry)["missed"] == {"orders": 2, "wallet": 0}
-    assert fold(folded.entry, created(5), MINUTE).entry.orders_missed == 2
+    assert fold(folded.entry, created(5), MINUTE, NOW).entry.orders_missed == 2
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def test_numbers_that_never_came_are_counted() -> None:
 )
 def test_an_event_without_feed_number_is_ignored(body: Body) -> None:
     entry = fold_all(created(1))
-    assert fold(entry, body, MINUTE).entry is entry
+    assert fold(entry, body, MINUTE, NOW).entry is entry
 
 
 def test_wallet_and_orders_are_numbered_apart() -> None:
@@ -126,10 +129,10 @@ def test_wallet_and_orders_are_numbered_apart() -> None:
 def test_minutes_are_bounded_by_the_users_newest_event() -> None:
     entry = UserEntry()
     for number in range(1, 2 * WINDOW_MINUTES + 1):
-        entry = fold(entry, created(number), MINUTE + number).entry
+        entry = fold(entry, created(number), MINUTE + number, NOW).entry
     assert len(entry.minutes) == WINDOW_MINUTES
     assert entry.minutes[-1].minute == MINUTE + 2 * WINDOW_MINUTES
-    late = fold(entry, created(2 * WINDOW_MINUTES + 1), MINUTE).entry
+    late = fold(entry, created(2 * WINDOW_MINUTES + 1), MINUTE, NOW).entry
     assert late.minutes == entry.minutes
     assert late.orders_new == entry.orders_new + 1
 
@@ -154,5 +157,56 @@ def test_reports_of_workers_add_up() -> None:
     other = Totals([fold_all(created(1), finished(2)), fold_all(created(1))])
     both = Totals([fold_all(created(1)), fold_all(created(1), finished(2)), fold_all(created(1))])
     assert add_reports([one.sums(), other.sums()]) == both.sums()
-    assert newest_minutes(add_reports([one.window(), other.window()])) == both.window()
-    assert newest_minutes({}) == {}
+    assert newest_minutes(add_reports([one.window(), other.window()]), time.time()) == both.window()
+    assert newest_minutes({}, time.time()) == {}
+
+
+YEAR_MINUTES = 365 * 24 * 60
+
+
+def test_an_event_that_is_stamped_ahead_hides_nothing_of_its_user() -> None:
+    entry = fold(UserEntry(), created(1), NOW - 1, NOW).entry
+    entry = fold(entry, created(2), NOW + YEAR_MINUTES, NOW).entry
+    entry = fold(entry, created(3), NOW, NOW).entry
+    assert [minute.minute for minute in entry.minutes] == [NOW - 1, NOW]
+    assert entry.orders_new == 3
+
+
+def test_an_entry_that_was_stored_with_an_event_ahead_recovers() -> None:
+    stored = UserEntry(orders_seq=1, orders_new=1, minutes=(Minute(NOW + YEAR_MINUTES, created=1),))
+    assert [one.minute for one in fold(stored, created(2), NOW, NOW).entry.minutes] == [NOW]
+
+
+def test_a_window_leaves_out_what_is_ahead_of_its_clock_until_its_time_has_come() -> None:
+    clock = iter([NOW, NOW, NOW, NOW + 2, NOW + 2])
+    ahead = UserEntry(orders_new=1, minutes=(Minute(NOW + 2, created=1),))
+    usual = UserEntry(orders_new=1, minutes=(Minute(NOW, created=1),))
+    totals = Totals([ahead, usual], clock=lambda: next(clock) * 60)
+    assert len(totals.window()) == 1
+    assert len(totals.window()) == 2
+    totals.replace(ahead, UserEntry())
+    assert len(totals.window()) == 1
+
+
+def test_a_year_ahead_blinds_no_window() -> None:
+    ahead = UserEntry(orders_new=1, minutes=(Minute(NOW + YEAR_MINUTES, created=1),))
+    totals = Totals([ahead], clock=lambda: NOW * 60)
+    totals.replace(None, UserEntry(orders_new=1, minutes=(Minute(NOW, created=1),)))
+    shown = totals.window()
+    assert len(shown) == 1
+    older = Totals([ahead], clock=lambda: (NOW + YEAR_MINUTES) * 60)  # a worker whose clock is wrong
+    assert newest_minutes(add_reports([shown, older.window()]), NOW * 60) == shown
+
+
+def test_a_type_that_only_newer_versions_know_changes_nothing() -> None:
+    entry = fold_all(created(1))
+    folded = fold(entry, UnknownEvent(user_id="ann"), MINUTE, NOW)
+    assert (folded.entry, folded.outcome) == (entry, Outcome.UNKNOWN_TYPE)
+
+
+def test_an_entry_of_a_newer_version_is_read_without_what_it_added() -> None:
+    entry = fold_all(created(1), finished(2))
+    newer = orjson.loads(to_bytes(entry))
+    newer["added_later"] = {"x": 1}
+    newer["minutes"][0]["added_later"] = 1
+    assert from_bytes(orjson.dumps(newer)) == entry

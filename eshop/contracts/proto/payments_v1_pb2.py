@@ -26,7 +26,7 @@ from eshop.contracts.proto import shared_v1_pb2 as eshop_dot_contracts_dot_proto
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'eshop/contracts/proto/payments_v1.proto\x12\x11\x65shop.payments.v1\x1a%eshop/contracts/proto/shared_v1.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"d\n\x07\x41\x63\x63ount\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x15\n\rbalance_minor\x18\x02 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x0e\n\x06\x66rozen\x18\x05 \x01(\x08\"Q\n\x12OpenAccountRequest\x12)\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x18.eshop.v1.RequestContext\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\"b\n\x0cTopUpRequest\x12)\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x18.eshop.v1.RequestContext\x12\x14\n\x0c\x61mount_minor\x18\x02 \x01(\x03\x12\x11\n\treference\x18\x03 \x01(\t\"@\n\x13\x43loseAccountRequest\x12)\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x18.eshop.v1.RequestContext\"U\n\x10SetFrozenRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66rozen\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\"J\n\x14ListTransfersRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x12\n\nbefore_seq\x18\x03 \x01(\x03\"\xca\x01\n\x08Transfer\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x14\n\x0c\x61mount_minor\x18\x03 \x01(\x03\x12\x15\n\rbalance_minor\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12\x10\n\x08order_id\x18\x07 \x01(\t\x12\x11\n\treference\x18\x08 \x01(\t\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"V\n\x12ListTransfersReply\x12.\n\ttransfers\x18\x01 \x03(\x0b\x32\x1b.eshop.payments.v1.Transfer\x12\x10\n\x08next_seq\x18\x02 \x01(\x03\"\x81\x01\n\rAccountResult\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.eshop.payments.v1.AccountH\x00\x12$\n\x07refusal\x18\x02 \x01(\x0b\x32\x11.eshop.v1.RefusalH\x00\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x42\t\n\x07outcome\"$\n\x11GetAccountRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"|\n\x0bWalletFrame\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x15\n\rbalance_minor\x18\x02 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12&\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\rReadFeedReply\x12.\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x1e.eshop.payments.v1.WalletFrame\x12\x10\n\x08head_seq\x18\x02 \x01(\x03\x32\x99\x05\n\x08Payments\x12V\n\x0bOpenAccount\x12%.eshop.payments.v1.OpenAccountRequest\x1a .eshop.payments.v1.AccountResult\x12J\n\x05TopUp\x12\x1f.eshop.payments.v1.TopUpRequest\x1a .eshop.payments.v1.AccountResult\x12X\n\x0c\x43loseAccount\x12&.eshop.payments.v1.CloseAccountRequest\x1a .eshop.payments.v1.AccountResult\x12R\n\tSetFrozen\x12#.eshop.payments.v1.SetFrozenRequest\x1a .eshop.payments.v1.AccountResult\x12_\n\rListTransfers\x12\'.eshop.payments.v1.ListTransfersRequest\x1a%.eshop.payments.v1.ListTransfersReply\x12N\n\nGetAccount\x12$.eshop.payments.v1.GetAccountRequest\x1a\x1a.eshop.payments.v1.Account\x12G\n\x08ReadFeed\x12\x19.eshop.v1.ReadFeedRequest\x1a .eshop.payments.v1.ReadFeedReply\x12\x41\n\tFeedHeads\x12\x1a.eshop.v1.FeedHeadsRequest\x1a\x18.eshop.v1.FeedHeadsReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'eshop/contracts/proto/payments_v1.proto\x12\x11\x65shop.payments.v1\x1a%eshop/contracts/proto/shared_v1.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"d\n\x07\x41\x63\x63ount\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x15\n\rbalance_minor\x18\x02 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x0e\n\x06\x66rozen\x18\x05 \x01(\x08\"Q\n\x12OpenAccountRequest\x12)\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x18.eshop.v1.RequestContext\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\"b\n\x0cTopUpRequest\x12)\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x18.eshop.v1.RequestContext\x12\x14\n\x0c\x61mount_minor\x18\x02 \x01(\x03\x12\x11\n\treference\x18\x03 \x01(\t\"@\n\x13\x43loseAccountRequest\x12)\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x18.eshop.v1.RequestContext\"U\n\x10SetFrozenRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66rozen\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\"J\n\x14RefundPaymentRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08operator\x18\x03 \x01(\t\"o\n\x12RefundPaymentReply\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x14\n\x0c\x61mount_minor\x18\x03 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x10\n\x08refunded\x18\x05 \x01(\x08\"J\n\x14ListTransfersRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x12\n\nbefore_seq\x18\x03 \x01(\x03\"\xca\x01\n\x08Transfer\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x14\n\x0c\x61mount_minor\x18\x03 \x01(\x03\x12\x15\n\rbalance_minor\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12\x10\n\x08order_id\x18\x07 \x01(\t\x12\x11\n\treference\x18\x08 \x01(\t\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"V\n\x12ListTransfersReply\x12.\n\ttransfers\x18\x01 \x03(\x0b\x32\x1b.eshop.payments.v1.Transfer\x12\x10\n\x08next_seq\x18\x02 \x01(\x03\"\x81\x01\n\rAccountResult\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.eshop.payments.v1.AccountH\x00\x12$\n\x07refusal\x18\x02 \x01(\x0b\x32\x11.eshop.v1.RefusalH\x00\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x42\t\n\x07outcome\"$\n\x11GetAccountRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"|\n\x0bWalletFrame\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x15\n\rbalance_minor\x18\x02 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12&\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\rReadFeedReply\x12.\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x1e.eshop.payments.v1.WalletFrame\x12\x10\n\x08head_seq\x18\x02 \x01(\x03\x32\xfa\x05\n\x08Payments\x12V\n\x0bOpenAccount\x12%.eshop.payments.v1.OpenAccountRequest\x1a .eshop.payments.v1.AccountResult\x12J\n\x05TopUp\x12\x1f.eshop.payments.v1.TopUpRequest\x1a .eshop.payments.v1.AccountResult\x12X\n\x0c\x43loseAccount\x12&.eshop.payments.v1.CloseAccountRequest\x1a .eshop.payments.v1.AccountResult\x12R\n\tSetFrozen\x12#.eshop.payments.v1.SetFrozenRequest\x1a .eshop.payments.v1.AccountResult\x12_\n\rRefundPayment\x12\'.eshop.payments.v1.RefundPaymentRequest\x1a%.eshop.payments.v1.RefundPaymentReply\x12_\n\rListTransfers\x12\'.eshop.payments.v1.ListTransfersRequest\x1a%.eshop.payments.v1.ListTransfersReply\x12N\n\nGetAccount\x12$.eshop.payments.v1.GetAccountRequest\x1a\x1a.eshop.payments.v1.Account\x12G\n\x08ReadFeed\x12\x19.eshop.v1.ReadFeedRequest\x1a .eshop.payments.v1.ReadFeedReply\x12\x41\n\tFeedHeads\x12\x1a.eshop.v1.FeedHeadsRequest\x1a\x18.eshop.v1.FeedHeadsReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,20 +43,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLOSEACCOUNTREQUEST']._serialized_end=483
   _globals['_SETFROZENREQUEST']._serialized_start=485
   _globals['_SETFROZENREQUEST']._serialized_end=570
-  _globals['_LISTTRANSFERSREQUEST']._serialized_start=572
-  _globals['_LISTTRANSFERSREQUEST']._serialized_end=646
-  _globals['_TRANSFER']._serialized_start=649
-  _globals['_TRANSFER']._serialized_end=851
-  _globals['_LISTTRANSFERSREPLY']._serialized_start=853
-  _globals['_LISTTRANSFERSREPLY']._serialized_end=939
-  _globals['_ACCOUNTRESULT']._serialized_start=942
-  _globals['_ACCOUNTRESULT']._serialized_end=1071
-  _globals['_GETACCOUNTREQUEST']._serialized_start=1073
-  _globals['_GETACCOUNTREQUEST']._serialized_end=1109
-  _globals['_WALLETFRAME']._serialized_start=1111
-  _globals['_WALLETFRAME']._serialized_end=1235
-  _globals['_READFEEDREPLY']._serialized_start=1237
-  _globals['_READFEEDREPLY']._serialized_end=1318
-  _globals['_PAYMENTS']._serialized_start=1321
-  _globals['_PAYMENTS']._serialized_end=1986
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=572
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=646
+  _globals['_REFUNDPAYMENTREPLY']._serialized_start=648
+  _globals['_REFUNDPAYMENTREPLY']._serialized_end=759
+  _globals['_LISTTRANSFERSREQUEST']._serialized_start=761
+  _globals['_LISTTRANSFERSREQUEST']._serialized_end=835
+  _globals['_TRANSFER']._serialized_start=838
+  _globals['_TRANSFER']._serialized_end=1040
+  _globals['_LISTTRANSFERSREPLY']._serialized_start=1042
+  _globals['_LISTTRANSFERSREPLY']._serialized_end=1128
+  _globals['_ACCOUNTRESULT']._serialized_start=1131
+  _globals['_ACCOUNTRESULT']._serialized_end=1260
+  _globals['_GETACCOUNTREQUEST']._serialized_start=1262
+  _globals['_GETACCOUNTREQUEST']._serialized_end=1298
+  _globals['_WALLETFRAME']._serialized_start=1300
+  _globals['_WALLETFRAME']._serialized_end=1424
+  _globals['_READFEEDREPLY']._serialized_start=1426
+  _globals['_READFEEDREPLY']._serialized_end=1507
+  _globals['_PAYMENTS']._serialized_start=1510
+  _globals['_PAYMENTS']._serialized_end=2272
 # @@protoc_insertion_point(module_scope)

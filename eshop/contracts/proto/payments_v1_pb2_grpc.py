@@ -55,6 +55,11 @@ class PaymentsStub:
                 request_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.SetFrozenRequest.SerializeToString,
                 response_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.FromString,
                 _registered_method=True)
+        self.RefundPayment = channel.unary_unary(
+                '/eshop.payments.v1.Payments/RefundPayment',
+                request_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.RefundPaymentRequest.SerializeToString,
+                response_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.RefundPaymentReply.FromString,
+                _registered_method=True)
         self.ListTransfers = channel.unary_unary(
                 '/eshop.payments.v1.Payments/ListTransfers',
                 request_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.ListTransfersRequest.SerializeToString,
@@ -103,6 +108,14 @@ class PaymentsServicer:
 
     def SetFrozen(self, request, context):
         """For operators: have an account's new orders refused, or lift that, for a stated reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefundPayment(self, request, context):
+        """For operators: give back what was captured for an order that the orders service does not have, once. One that
+        it has is ended there. NOT_FOUND if nothing was decided about such an order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +171,11 @@ def add_PaymentsServicer_to_server(servicer, server):
                     servicer.SetFrozen,
                     request_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.SetFrozenRequest.FromString,
                     response_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.SerializeToString,
+            ),
+            'RefundPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundPayment,
+                    request_deserializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.RefundPaymentRequest.FromString,
+                    response_serializer=eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.RefundPaymentReply.SerializeToString,
             ),
             'ListTransfers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTransfers,
@@ -288,6 +306,33 @@ class Payments:
             '/eshop.payments.v1.Payments/SetFrozen',
             eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.SetFrozenRequest.SerializeToString,
             eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.AccountResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefundPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eshop.payments.v1.Payments/RefundPayment',
+            eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.RefundPaymentRequest.SerializeToString,
+            eshop_dot_contracts_dot_proto_dot_payments__v1__pb2.RefundPaymentReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,10 @@ class PaymentsStub:
     """Close an account that is empty."""
     SetFrozen: _grpc.UnaryUnaryMultiCallable[_payments_v1_pb2.SetFrozenRequest, _payments_v1_pb2.AccountResult]
     """For operators: have an account's new orders refused, or lift that, for a stated reason."""
+    RefundPayment: _grpc.UnaryUnaryMultiCallable[_payments_v1_pb2.RefundPaymentRequest, _payments_v1_pb2.RefundPaymentReply]
+    """For operators: give back what was captured for an order that the orders service does not have, once. One that
+    it has is ended there. NOT_FOUND if nothing was decided about such an order.
+    """
     ListTransfers: _grpc.UnaryUnaryMultiCallable[_payments_v1_pb2.ListTransfersRequest, _payments_v1_pb2.ListTransfersReply]
     """A page of what moved in one user's wallet, newest first."""
     GetAccount: _grpc.UnaryUnaryMultiCallable[_payments_v1_pb2.GetAccountRequest, _payments_v1_pb2.Account]
@@ -60,6 +64,10 @@ class PaymentsAsyncStub(PaymentsStub):
     """Close an account that is empty."""
     SetFrozen: _aio.UnaryUnaryMultiCallable[_payments_v1_pb2.SetFrozenRequest, _payments_v1_pb2.AccountResult]  # type: ignore[assignment]
     """For operators: have an account's new orders refused, or lift that, for a stated reason."""
+    RefundPayment: _aio.UnaryUnaryMultiCallable[_payments_v1_pb2.RefundPaymentRequest, _payments_v1_pb2.RefundPaymentReply]  # type: ignore[assignment]
+    """For operators: give back what was captured for an order that the orders service does not have, once. One that
+    it has is ended there. NOT_FOUND if nothing was decided about such an order.
+    """
     ListTransfers: _aio.UnaryUnaryMultiCallable[_payments_v1_pb2.ListTransfersRequest, _payments_v1_pb2.ListTransfersReply]  # type: ignore[assignment]
     """A page of what moved in one user's wallet, newest first."""
     GetAccount: _aio.UnaryUnaryMultiCallable[_payments_v1_pb2.GetAccountRequest, _payments_v1_pb2.Account]  # type: ignore[assignment]
@@ -101,6 +109,16 @@ class PaymentsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_v1_pb2.AccountResult, _abc.Awaitable[_payments_v1_pb2.AccountResult]]:
         """For operators: have an account's new orders refused, or lift that, for a stated reason."""
+
+    @_abc_1.abstractmethod
+    def RefundPayment(
+        self,
+        request: _payments_v1_pb2.RefundPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_v1_pb2.RefundPaymentReply, _abc.Awaitable[_payments_v1_pb2.RefundPaymentReply]]:
+        """For operators: give back what was captured for an order that the orders service does not have, once. One that
+        it has is ended there. NOT_FOUND if nothing was decided about such an order.
+        """
 
     @_abc_1.abstractmethod
     def ListTransfers(
