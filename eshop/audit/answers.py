@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 from uuid import UUID
 
-from eshop.audit.databases import PAGE_ROWS, Snapshot
+from eshop.audit.databases import PAGE_ROWS, Database, Snapshot
 from eshop.audit.findings import Findings, NotJudged
 
 _BY_ID = "SELECT order_id, user_id, idempotency_key FROM orders WHERE order_id = ANY (%(ids)s::uuid[])"
@@ -56,12 +56,13 @@ class Answer:
         return self.status // 100 == 4
 
 
-def check_answers(path: Path, orders: Snapshot, findings: Findings) -> None:
-    """Judge the half of 4 that is about clients. The snapshot was taken after the answers were written."""
+def check_answers(path: Path, orders: Database, findings: Findings) -> None:
+    """Judge the half of 4 that is about clients. Their answers were written before."""
     left: dict[_Key, str] = {}
     for page in _pages(path):
-        _judge_made(page, orders, findings)
-        left |= _left_by_refused(page, orders)
+        with orders.snapshot() as snapshot:
+            _judge_made(page, snapshot, findings)
+            left |= _left_by_refused(page, snapshot)
         findings.checked["answers"] += len(page)
     # A refused request that was made again under its key may have had its order then.
     for page in _pages(path) if left else ():

@@ -1,7 +1,8 @@
-"""One audit from beginning to end: wait for rest, take the cut, judge, look again at what seemed wrong."""
+"""One audit from beginning to end: wait for rest, judge page by page, look again at what seemed wrong."""
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +13,17 @@ from aiokafka.errors import KafkaError
 
 from eshop.audit.answers import check_answers
 from eshop.audit.broker import Broker, Offsets
-from eshop.audit.databases import Snapshot
+from eshop.audit.databases import Database, Page, parts
 from eshop.audit.findings import Findings, NotJudged, Report
 from eshop.audit.histories import check_feed, check_orders
 from eshop.audit.ledger import check_ledger
 from eshop.audit.liveness import check_watermarks, settle
 from eshop.audit.messages import Log, TopicCheck
+from eshop.audit.outboxes import check_announcements
 from eshop.audit.outcomes import SUSPECTS_MAX, Cut, Suspect, find_suspects, in_flight
+from eshop.audit.questions import check_questions
 from eshop.audit.sources import Sources
+from eshop.audit.spool import Spool
 from eshop.contracts.topics import CATALOGUE, ORDERS_EVENTS, PAYMENTS_EVENTS
 
 LOOK_AGAIN_SECONDS = 1.0
@@ -50,7 +54,9 @@ async def audit(wanted: Wanted) -> Report:
     began = time.monotonic()
     try:
         async with Broker(wanted.sources.kafka) as broker:
-            findings = await _Audit(wanted, broker).run()
+            sources = wanted.sources
+            with sources.orders() as orders, sources.payments() as payments, sources.orders() as again:
+                findings = await _Audit(wanted, broker, orders, payments, again).run()
     except (psycopg2.Error, KafkaError, TimeoutError, OSError) as error:
         raise NotJudged(f"{type(error).__name__}: {error}".strip()) from error
     for invariant in wanted.skipped:
@@ -60,10 +66,17 @@ async def audit(wanted: Wanted) -> Report:
 
 
 class _Audit:
-    def __init__(self, wanted: Wanted, broker: Broker) -> None:
+    def __init__(
+        self, wanted: Wanted, broker: Broker, orders: Database, payments: Database, orders_after: Database
+    ) -> None:
         self._wanted = wanted
         self._sources = wanted.sources
         self._broker = broker
+        self._orders = orders
+        self._payments = payments
+        #: A second connection, for the last reading of a cut.
+        self._orders_after = orders_after
+        self._spool = Spool()
         self._findings = Findings()
 
     async def run(self) -> Findings:
@@ -76,66 +89,68 @@ class _Audit:
             await self._broker.committed(group, [tp for tp in partitions if tp.topic == topic])
             for group, topic in self._sources.groups()
         ]
-        known_until = await self._broker.ends(partitions)
-        cut = await asyncio.to_thread(self._open_cut)
-        try:
-            ends = await self._broker.ends(partitions)
-            await asyncio.to_thread(self._judge_databases, cut, committed)
-            suspects = await asyncio.to_thread(self._find_suspects, cut)
-            topics = await self._judge_topics(cut, known_until, ends)
-        finally:
-            cut.close()
+        with self._spool:
+            await asyncio.to_thread(self._judge_databases, committed)
+            suspects = await asyncio.to_thread(self._find_suspects)
+            topics = await self._judge_topics(await self._broker.ends(partitions))
+            step("answers to questions", None)
+            await asyncio.to_thread(check_questions, self._payments, self._spool, self._findings)
         await self._look_again(suspects, topics)
         return self._findings
 
-    def _open_cut(self) -> Cut:
-        return Cut(self._sources.orders(), self._sources.payments(), self._sources.orders())
-
-    def _judge_databases(self, cut: Cut, committed: list[Offsets]) -> None:
+    def _judge_databases(self, committed: list[Offsets]) -> None:
         step, findings = self._wanted.progress.step, self._findings
         step("the ledger", None)
-        check_ledger(cut.payments, findings)
+        check_ledger(self._payments, findings)
         step("histories and keys", None)
-        check_orders(cut.orders, findings)
-        check_feed(cut.orders, findings)
-        check_feed(cut.payments, findings)
-        for reader, offsets in zip((cut.orders, cut.payments), committed, strict=True):
+        check_orders(self._orders, findings)
+        for reader, offsets in zip((self._orders, self._payments), committed, strict=True):
+            check_feed(reader, findings)
             check_watermarks(reader, offsets, findings)
+        step("outboxes", None)
+        for writer in (self._orders, self._payments):
+            check_announcements(writer, self._spool, findings)
         if self._wanted.answers is not None:
             step("answers", None)
-            check_answers(self._wanted.answers, cut.orders_after, findings)
+            check_answers(self._wanted.answers, self._orders, findings)
 
-    def _find_suspects(self, cut: Cut) -> list[Suspect]:
-        total = cut.orders.rows("SELECT count(*) AS orders FROM orders")[0].orders
+    def _find_suspects(self) -> list[Suspect]:
+        with self._orders.snapshot() as orders:
+            total = orders.rows("SELECT count(*) AS orders FROM orders")[0].orders
         advance = self._wanted.progress.step("orders and payments", total)
+        checked = self._findings.checked
         suspects: list[Suspect] = []
-        for suspect in find_suspects(cut, self._findings, progress=advance):
-            if len(suspects) < SUSPECTS_MAX:
-                suspects.append(suspect)
-            else:
+        for orders, page in self._orders.pages("orders", "order_id"):
+            before = checked["orders"]
+            with self._payments.snapshot() as payments, self._orders_after.snapshot() as orders_after:
+                found = list(find_suspects(Cut(orders, payments, orders_after), page, checked))
+            free = SUSPECTS_MAX - len(suspects)
+            suspects += found[:free]
+            for suspect in found[free:]:
                 suspect.report(self._findings)
+            advance(checked["orders"] - before)
         return suspects
 
-    async def _judge_topics(
-        self, cut: Cut, known_until: Offsets, ends: Offsets
-    ) -> list[tuple[TopicCheck, str | None]]:
-        """Judge each topic; return the checks, each with the service that reads its topic."""
+    async def _judge_topics(self, ends: Offsets) -> list[tuple[TopicCheck, Database | None]]:
+        """Judge each topic; return the checks, each with who reads its topic."""
         starts = await self._broker.starts(ends)
-        readers: dict[str, Snapshot] = {ORDERS_EVENTS.name: cut.payments, PAYMENTS_EVENTS.name: cut.orders}
+        readers = {ORDERS_EVENTS.name: self._payments, PAYMENTS_EVENTS.name: self._orders}
         checks = []
         for topic in CATALOGUE:
             name = self._sources.settings.topic(topic.name)
-            writer = cut.orders if topic.name.startswith("eshop.orders.") else cut.payments
+            writer = self._orders if topic.name.startswith("eshop.orders.") else self._payments
             reader = readers.get(topic.name)
             own = {tp: end for tp, end in ends.items() if tp.topic == name}
-            log = Log(name, topic.name, writer, reader, starts, known_until, own)
+            log = Log(name, topic.name, writer, reader, starts, own)
             total = sum(end - starts[tp] for tp, end in own.items())
-            check = TopicCheck(log, self._findings, self._wanted.progress.step(name, total))
+            check = TopicCheck(log, self._spool, self._findings, self._wanted.progress.step(name, total))
             await check.run(self._broker)
-            checks.append((check, None if reader is None else reader.service))
+            checks.append((check, reader))
         return checks
 
-    async def _look_again(self, suspects: list[Suspect], topics: list[tuple[TopicCheck, str | None]]) -> None:
+    async def _look_again(
+        self, suspects: list[Suspect], topics: list[tuple[TopicCheck, Database | None]]
+    ) -> None:
         """Report what has not moved; what is in flight is nobody's break."""
         foreign = any(check.foreign for check, _ in topics)
         looks = 0
@@ -152,23 +167,28 @@ class _Audit:
 
     def _still_suspect(self, suspects: list[Suspect]) -> list[Suspect]:
         """Report those that are as they were, with nothing in flight; return those to be read once more."""
-        cut = self._open_cut()
-        try:
-            before = {suspect.order_id: suspect for suspect in suspects}
-            again = list(find_suspects(cut, self._findings, list(before))) if before else []
-            moving = in_flight(cut, again)
-            still = []
+        still = []
+        for part in parts(suspects):
+            before = {suspect.order_id: suspect for suspect in part}
+            with (
+                self._orders.snapshot() as orders,
+                self._payments.snapshot() as payments,
+                self._orders_after.snapshot() as orders_after,
+            ):
+                cut = Cut(orders, payments, orders_after)
+                again = list(find_suspects(cut, Page.of("order_id", list(before)), Counter()))
+                moving = in_flight(cut, again)
             for suspect in again:
                 if suspect.order_id in moving or suspect != before[suspect.order_id]:
                     still.append(suspect)
                 else:
                     suspect.report(self._findings)
-            return still
-        finally:
-            cut.close()
+        return still
 
-    def _judge_foreign(self, topics: list[tuple[TopicCheck, str | None]]) -> None:
-        with self._sources.orders() as orders, self._sources.payments() as payments:
-            readers = {"orders": orders, "payments": payments, None: None}
-            for check, reader in topics:
-                check.judge_foreign(readers[reader])
+    def _judge_foreign(self, topics: list[tuple[TopicCheck, Database | None]]) -> None:
+        for check, reader in topics:
+            if reader is None:
+                check.judge_foreign(None)
+                continue
+            with reader.snapshot() as snapshot:
+                check.judge_foreign(snapshot)

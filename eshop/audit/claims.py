@@ -6,18 +6,19 @@ from typing import Protocol
 from aiokafka import TopicPartition
 
 from eshop.audit.broker import Record
-from eshop.audit.databases import ByPlace, Snapshot
+from eshop.audit.databases import Database, Snapshot
 from eshop.audit.findings import Findings
+from eshop.audit.questions import QUESTIONS, spool_questions
+from eshop.audit.spool import Spool
 
 _CLAIMED = """
-SELECT partition, "offset" AS at, message_id FROM inbox
-WHERE consumer = %(consumer)s AND topic = %(topic)s ORDER BY partition, "offset"
+SELECT message_id, topic, partition, "offset" AS at FROM inbox
+WHERE consumer = %(consumer)s AND message_id = ANY (%(ids)s::uuid[])
 """
-_CLAIMED_BY_ID = """
-SELECT message_id FROM inbox WHERE consumer = %(consumer)s AND message_id = ANY (%(ids)s::uuid[])
-"""
-_WATERMARKS = """
-SELECT partition, next_offset FROM watermarks WHERE consumer = %(consumer)s AND topic = %(topic)s
+_INBOX_ROWS = "SELECT count(*) AS number FROM inbox WHERE consumer = %(consumer)s AND topic = %(topic)s"
+_WATERMARK = """
+SELECT next_offset FROM watermarks
+WHERE consumer = %(consumer)s AND topic = %(topic)s AND partition = %(partition)s
 """
 #: By its place, or by its id: one that came again under the same id is dropped by the inbox.
 _SET_ASIDE = """
@@ -53,66 +54,82 @@ class Placed(Protocol):
 
 
 class Claims:
-    """Judges 7 for one topic, partition by partition and page by page, in the order of the log."""
+    """Judges 7 for one topic, page by page, and remembers the questions for 13."""
 
-    def __init__(self, reader: Snapshot, topic: str, oldest_ms: int, findings: Findings) -> None:
-        """Begin. Of messages that are older the inbox may have forgotten."""
-        reads = {"consumer": reader.service, "topic": topic}
+    def __init__(
+        self, reader: Database, topic: str, oldest_ms: int, spool: Spool, findings: Findings
+    ) -> None:
+        """Begin. Of messages that are older the inbox may have forgotten, and the outbox their answers."""
         self._reader = reader
-        self._findings = findings
+        self._topic = topic
         self._oldest_ms = oldest_ms
-        self._claimed = ByPlace(reader.stream(_CLAIMED, **reads))
-        self._watermarks = {row.partition: row.next_offset for row in reader.rows(_WATERMARKS, **reads)}
+        self._spool = spool
+        self._findings = findings
+        with reader.snapshot() as snapshot:
+            rows = snapshot.rows(_INBOX_ROWS, consumer=reader.service, topic=topic)
+        self._elsewhere = rows[0].number
 
     def judge(self, partition: TopicPartition, page: Sequence[Record]) -> None:
-        """Judge the next records of a partition."""
-        number = partition.partition
-        self._pass_over(number, page[0].offset)
-        claimed = {row.at: row.message_id for row in self._claimed.until(number, page[-1].offset + 1)}
-        in_place = {r.message_id for r in page if r.message_id and claimed.get(r.offset) == r.message_id}
+        """Judge some records of a partition."""
+        ids = [record.message_id for record in page if record.message_id]
+        with self._reader.snapshot() as reader:
+            rows = reader.rows(_CLAIMED, consumer=reader.service, ids=ids)
+            claimed = {row.message_id: (row.topic, row.partition, row.at) for row in rows}
+            handled = _handled(reader, partition, page)
+            self._judge_handled(reader, partition, [r for r in handled if r.message_id not in claimed])
+            in_place = [r for r in page if claimed.get(r.message_id) == (*r.partition, r.offset)]
+            self._judge_results(reader, in_place)
+            self._note_questions(reader, [r for r in page if r.message_id in claimed and r.type in QUESTIONS])
         self._findings.checked["inbox_rows"] += len(in_place)
-        self._findings.unjudged["inbox_rows"] += len(claimed) - len(in_place)
-        handled = [record for record in page if record.offset < self._watermarks.get(number, 0)]
-        self._judge_handled(partition, [record for record in handled if record.message_id not in in_place])
-        self._judge_results([record for record in page if record.message_id in in_place])
+        self._elsewhere -= len(in_place)
 
-    def finish(self, partition: TopicPartition) -> None:
-        """Pass over what the inbox has of the partition past the log's end."""
-        self._pass_over(partition.partition + 1, 0)
+    def finish(self) -> None:
+        """Count what the inbox has of the topic and the log has not any more."""
+        self._findings.unjudged["inbox_rows"] += max(0, self._elsewhere)
 
-    def _pass_over(self, partition: int, offset: int) -> None:
-        self._findings.unjudged["inbox_rows"] += sum(1 for _ in self._claimed.until(partition, offset))
-
-    def _judge_handled(self, partition: TopicPartition, records: Sequence[Record]) -> None:
-        """Judge what is below the watermark and is not claimed at its place: repetitions, or lost."""
-        ids = [record.message_id for record in records if record.message_id]
-        known: set[str | None] = set()
-        if ids:
-            rows = self._reader.rows(_CLAIMED_BY_ID, consumer=self._reader.service, ids=ids)
-            known = {row.message_id for row in rows}
-        lost = [r for r in records if r.message_id not in known and r.timestamp_ms >= self._oldest_ms]
-        aside = set_aside(self._reader, partition, lost)
+    def _judge_handled(
+        self, reader: Snapshot, partition: TopicPartition, unclaimed: Sequence[Record]
+    ) -> None:
+        """Judge what is below the watermark and in no row of the inbox."""
+        lost = [record for record in unclaimed if record.timestamp_ms >= self._oldest_ms]
+        aside = set_aside(reader, partition, lost)
         for record in lost:
             if record.offset not in aside:
-                watermark = self._watermarks[partition.partition]
-                self._findings.add("7", record.about(), watermark=watermark, inbox=None)
+                self._findings.add("7", record.about(), watermark="passed it", inbox=None)
 
-    def _judge_results(self, claimed: Sequence[Record]) -> None:
+    def _note_questions(self, reader: Snapshot, questions: Sequence[Record]) -> None:
+        judged = [record for record in questions if record.timestamp_ms >= self._oldest_ms]
+        self._findings.unjudged["questions"] += len(questions) - len(judged)
+        parked = _without_effect(reader, judged)
+        spool_questions([record for record in judged if record.message_id not in parked], self._spool)
+
+    def _judge_results(self, reader: Snapshot, claimed: Sequence[Record]) -> None:
         asked = {record.offset: record.order_id for record in claimed if record.type in _RESULTS}
         ids = [order_id for order_id in asked.values() if order_id is not None]
-        rows = self._reader.rows(_STATUS_OF[self._reader.service], ids=ids) if ids else []
+        rows = reader.rows(_STATUS_OF[reader.service], ids=ids) if ids else []
         status = {row.order_id: row.status for row in rows}
         wrong = [
             r for r in claimed if r.offset in asked and status.get(asked[r.offset]) not in _RESULTS[r.type]
         ]
-        parked = set()
-        if wrong and self._reader.has_dead_letters:
-            found = self._reader.rows(_HAS_NO_EFFECT, ids=[record.message_id for record in wrong])
-            parked = {row.message_id for row in found}
+        parked = _without_effect(reader, wrong)
         for record in wrong:
             if record.message_id not in parked:
-                result = {self._reader.service: status.get(asked[record.offset])}
+                result = {reader.service: status.get(asked[record.offset])}
                 self._findings.add("7", record.about(), inbox=f"{record.type} was handled", **result)
+
+
+def _handled(reader: Snapshot, partition: TopicPartition, page: Sequence[Record]) -> list[Record]:
+    rows = reader.rows(_WATERMARK, consumer=reader.service, **partition._asdict())
+    watermark = rows[0].next_offset if rows else 0
+    return [record for record in page if record.offset < watermark]
+
+
+def _without_effect(reader: Snapshot, claimed: Sequence[Record]) -> set[str]:
+    """Return the ids of those that were claimed to be set aside, and not handled since."""
+    if not claimed or not reader.has_dead_letters:
+        return set()
+    rows = reader.rows(_HAS_NO_EFFECT, ids=[record.message_id for record in claimed])
+    return {row.message_id for row in rows}
 
 
 def set_aside(reader: Snapshot, partition: TopicPartition, messages: Sequence[Placed]) -> set[int]:

@@ -1,7 +1,12 @@
-"""A service's database as it was at one moment, read page by page."""
+"""A service's database, read page by page: each page in a snapshot of its own, none of which lives long.
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+A snapshot that is held keeps vacuum from removing what has died since, and a migration waiting.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Self
 
@@ -9,55 +14,137 @@ import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ
 from psycopg2.extras import NamedTupleCursor
 
+from eshop.audit.findings import NotJudged
+
+#: No snapshot lives longer: the server ends the session of one that does, and the audit has no verdict.
+SNAPSHOT_SECONDS_MAX = 30
 PAGE_ROWS = 5_000
+#: Users in a page: each has many rows in other tables.
+PAGE_USERS = 500
 CONNECT_SECONDS_MAX = 5
-#: One statement, or one page of a long one: a million orders sort in seconds, a stopped disk never ends.
-STATEMENT_MS_MAX = 600_000
-#: All rows of a cursor are wanted, so plans are chosen for the whole; sorts go to the server's disk.
+#: Pages are read by an index, and few of them are in memory; sorts go to the server's disk.
 _OPTIONS = (
-    f"-c statement_timeout={STATEMENT_MS_MAX} -c lock_timeout=5000 -c idle_in_transaction_session_timeout=0"
-    " -c cursor_tuple_fraction=1 -c work_mem=32MB -c jit=off -c timezone=UTC"
+    "-c transaction_timeout={milliseconds} -c lock_timeout=5000 -c cursor_tuple_fraction=1"
+    " -c random_page_cost=1.1 -c work_mem=32MB -c jit=off -c timezone=UTC"
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows of one table, and of those that belong to them, by their key: an SQL condition that chooses them.
+
+    A statement that is read by pages says ``{page}`` for the condition, in each subquery that it is about.
+    """
+
+    condition: str = "TRUE"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def between(cls, key: str, after: Any, upto: Any) -> Self:
+        """Return the page after one key and up to another; None is the first or the last there is."""
+        bounds = {"page_after": after, "page_upto": upto}
+        given = {name: value for name, value in bounds.items() if value is not None}
+        operators = {"page_after": ">", "page_upto": "<="}
+        return cls(" AND ".join(f"({key}) {operators[name]} %({name})s" for name in given) or "TRUE", given)
+
+    @classmethod
+    def of(cls, key: str, ids: Sequence[str]) -> Self:
+        """Return the page of some ids."""
+        return cls(f"{key} = ANY (%(page_ids)s::uuid[])", {"page_ids": list(ids)})
+
+
 class Snapshot:
-    """A read-only transaction that sees the database as it was when it was opened."""
+    """A database as it was when the snapshot was taken."""
+
+    def __init__(self, service: str, connection: Any, names: Iterator[str]) -> None:
+        """Take the snapshot: the first statement of a transaction does."""
+        self.service = service
+        self._connection = connection
+        self._names = names
+        self._ends = time.monotonic() + SNAPSHOT_SECONDS_MAX
+        # Databases of an older version have no dead letters yet.
+        self.has_dead_letters: bool = self.rows("SELECT to_regclass('dead_letters') IS NOT NULL AS it")[0].it
+
+    def rows(self, sql: str, page: Page | None = None, **parameters: object) -> list[Any]:
+        """Return all rows of a statement that has few, as named tuples."""
+        if page is not None:
+            sql, parameters = sql.format(page=page.condition), parameters | dict(page.parameters)
+        with self._cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return list(cursor.fetchall())
+
+    def stream(self, sql: str, **parameters: object) -> Iterator[Any]:
+        """Yield the rows of a statement that may have many; one page of them is in memory."""
+        with self._cursor(name=next(self._names)) as cursor:
+            cursor.itersize = PAGE_ROWS
+            cursor.execute(sql, parameters)
+            yield from cursor
+
+    @contextmanager
+    def _cursor(self, **options: str) -> Iterator[Any]:
+        try:
+            with self._connection.cursor(**options) as cursor:
+                yield cursor
+        except psycopg2.OperationalError as error:
+            if time.monotonic() < self._ends:
+                raise
+            raise NotJudged(
+                f"{self.service}: a snapshot would have lived for more than {SNAPSHOT_SECONDS_MAX:g} s"
+            ) from error
+
+
+class Database:
+    """A connection to a service's database, which takes one snapshot after the other."""
 
     def __init__(self, service: str, url: str) -> None:
-        """Connect, and take the snapshot. Raises psycopg2.Error where that can't be done."""
+        """Connect. Raises psycopg2.Error where that can't be done."""
         self.service = service
         self._names = (f"audit_{number}" for number in count())
         self._connection = psycopg2.connect(
             url,
-            options=_OPTIONS,
+            options=_OPTIONS.format(milliseconds=round(SNAPSHOT_SECONDS_MAX * 1_000)),
             connect_timeout=CONNECT_SECONDS_MAX,
             application_name="eshop-audit",
             cursor_factory=NamedTupleCursor,
         )
         self._connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ, readonly=True)
-        # The first statement takes the snapshot. Databases of an older version have no dead letters yet.
-        self.has_dead_letters: bool = self.rows("SELECT to_regclass('dead_letters') IS NOT NULL AS it")[0].it
 
-    def rows(self, sql: str, **parameters: object) -> list[Any]:
-        """Return all rows of a statement that has few, as named tuples."""
-        with self._connection.cursor() as cursor:
-            cursor.execute(sql, parameters)
-            return list(cursor.fetchall())
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Take a snapshot, and let it go."""
+        try:
+            yield Snapshot(self.service, self._connection, self._names)
+        finally:
+            with suppress(psycopg2.Error):
+                self._connection.rollback()
 
-    def stream(self, sql: str, **parameters: object) -> Iterator[Any]:
-        """Yield the rows of a statement that has many; one page of them is in memory."""
-        with self._connection.cursor(name=next(self._names)) as cursor:
-            cursor.itersize = PAGE_ROWS
-            cursor.execute(sql, parameters)
-            yield from cursor
+    def pages(self, table: str, key: str, size: int | None = None) -> Iterator[tuple[Snapshot, Page]]:
+        """Yield the pages of a table in the order of its key's columns, each with a snapshot to read it in.
+
+        The last page has no end: rows of other tables beyond the table's last key are in it.
+        """
+        after = None
+        while True:
+            with self.snapshot() as snapshot:
+                rest = Page.between(key, after, None)
+                last = snapshot.rows(
+                    f"SELECT {key} FROM {table} WHERE {{page}} ORDER BY {key}"  # noqa: S608
+                    f" OFFSET {(size or PAGE_ROWS) - 1} LIMIT 1",
+                    rest,
+                )
+                upto = tuple(last[0]) if last else None
+                yield snapshot, Page.between(key, after, upto)
+            if upto is None:
+                return
+            after = upto
 
     def close(self) -> None:
-        """End the transaction."""
+        """Disconnect."""
         with suppress(psycopg2.Error):
             self._connection.close()
 
     def __enter__(self) -> Self:
-        """Return the snapshot."""
+        """Return the database."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,24 +152,10 @@ class Snapshot:
         self.close()
 
 
-def pages(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+def parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """Yield a sequence in parts that one statement may name."""
     for start in range(0, len(items), PAGE_ROWS):
         yield items[start : start + PAGE_ROWS]
-
-
-class ByPlace:
-    """Rows ordered by their columns ``partition`` and ``at``, taken range by range."""
-
-    def __init__(self, rows: Iterator[Any]) -> None:
-        self._rows = rows
-        self._next = next(rows, None)
-
-    def until(self, partition: int, offset: int) -> Iterator[Any]:
-        """Yield the rows up to, and without, a place; they are gone then."""
-        while self._next is not None and (self._next.partition, self._next.at) < (partition, offset):
-            yield self._next
-            self._next = next(self._rows, None)
 
 
 def outer_merge(*streams: Iterator[Any]) -> Iterator[tuple[Any, ...]]:

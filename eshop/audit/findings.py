@@ -70,6 +70,29 @@ INVARIANTS = (
     ),
     Invariant("10", "watermarks lead", "No watermark is behind the offset that its group has committed."),
     Invariant(
+        "11",
+        "every change is announced",
+        "Every entry of an order's or a wallet's history has one row in its service's outbox, with its feed "
+        "number.",
+    ),
+    Invariant(
+        "12",
+        "messages move money",
+        "Every capture's and every refund's transfer id is the id of a message in payments' inbox; an "
+        "operator's refund in payments has the operator's record.",
+    ),
+    Invariant(
+        "13",
+        "questions are answered once",
+        "Every question that payments has claimed has one answer, with the question's id as its cause.",
+    ),
+    Invariant(
+        "14",
+        "users keep their partition",
+        "Every message of an outbox is on its topic in the partition that the catalogue's hash gives its "
+        "user.",
+    ),
+    Invariant(
         "L1", "orders end", "No order is open 60 s after its deadline, or after its end was asked for."
     ),
     Invariant("L2", "outboxes drain", "No message waits in an outbox to be sent."),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eshop.audit.broker import Broker, Offsets
-from eshop.audit.databases import Snapshot
+from eshop.audit.databases import Database, Snapshot
 from eshop.audit.findings import Findings
 from eshop.audit.sources import Sources
 
@@ -85,7 +85,7 @@ async def _look(sources: Sources, broker: Broker) -> Look:
 
 
 def _judge_databases(sources: Sources, findings: Findings) -> None:
-    with sources.orders() as orders, sources.payments() as payments:
+    with sources.orders() as database, database.snapshot() as orders:
         for row in orders.stream(_OVERDUE, seconds=OVERDUE_SECONDS_MAX):
             findings.add(
                 "L1",
@@ -93,9 +93,10 @@ def _judge_databases(sources: Sources, findings: Findings) -> None:
                 orders=f"{row.status}, asked to end for {row.ending}",
                 late_seconds=row.late_seconds,
             )
-        for database in (orders, payments):
-            _judge_outbox(database, findings)
-            _note_parked(database, findings)
+    for connect in (sources.orders, sources.payments):
+        with connect() as database, database.snapshot() as snapshot:
+            _judge_outbox(snapshot, findings)
+            _note_parked(snapshot, findings)
 
 
 def _judge_outbox(database: Snapshot, findings: Findings) -> None:
@@ -143,12 +144,13 @@ def _stuck(first: Look, last: Look) -> Lags:
     }
 
 
-def check_watermarks(reader: Snapshot, committed: Offsets, findings: Findings) -> None:
-    """Judge 10. ``committed`` was read before the snapshot was taken: watermarks only grow."""
-    rows = reader.rows(
-        "SELECT topic, partition, next_offset FROM watermarks WHERE consumer = %(consumer)s",
-        consumer=reader.service,
-    )
+def check_watermarks(reader: Database, committed: Offsets, findings: Findings) -> None:
+    """Judge 10. ``committed`` was read before: watermarks only grow."""
+    with reader.snapshot() as snapshot:
+        rows = snapshot.rows(
+            "SELECT topic, partition, next_offset FROM watermarks WHERE consumer = %(consumer)s",
+            consumer=reader.service,
+        )
     stored = {(row.topic, row.partition): row.next_offset for row in rows}
     for tp, offset in committed.items():
         if stored.get((tp.topic, tp.partition), 0) < offset:

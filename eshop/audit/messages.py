@@ -4,34 +4,31 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from aiokafka import TopicPartition
+from aiokafka.partitioner import DefaultPartitioner
 
 from eshop.audit.broker import Broker, Offsets, Record, place
 from eshop.audit.claims import Claims, set_aside
-from eshop.audit.databases import ByPlace, Snapshot
+from eshop.audit.databases import Database, Snapshot
 from eshop.audit.findings import Findings
+from eshop.audit.outboxes import RETENTION_DAYS, Sent
+from eshop.audit.spool import Spool
+from eshop.contracts.topics import PARTITIONS
 
-#: How long topics keep messages: what is older is out of judgement.
-RETENTION_DAYS = 7
 #: So many messages of which no outbox knows are remembered, to be looked at once more.
 FOREIGN_MAX = 10_000
 SHOWN_BYTES_MAX = 200
 
-#: In the order of the topic. Contents travel as a digest, the same as `_digest` makes of a record.
-_SENT = """
-SELECT sent_partition AS partition, sent_offset AS at, message_id, outbox_id,
-    md5(convert_to(concat_ws(E'\\n', user_id, type, body), 'UTF8')) AS digest,
-    sent_at < now() - make_interval(days => %(days)s) AS is_old
-FROM outbox WHERE topic = %(topic)s AND sent_at IS NOT NULL
-ORDER BY sent_partition, sent_offset
-"""
 _BY_ID = """
 SELECT message_id, outbox_id, sent_offset AS at,
     md5(convert_to(concat_ws(E'\\n', user_id, type, body), 'UTF8')) AS digest
 FROM outbox WHERE topic = %(topic)s AND message_id = ANY (%(ids)s::uuid[])
 """
+USERS_REMEMBERED_MAX = 50_000
+_ALL_PARTITIONS = list(range(PARTITIONS))
 _OLDEST = """
 SELECT (extract(epoch FROM now() - make_interval(days => %(days)s)) * 1000)::bigint AS milliseconds
 """
@@ -43,20 +40,23 @@ def _digest(record: Record) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
+@lru_cache(USERS_REMEMBERED_MAX)
+def _partition_of(key: bytes) -> int:
+    return int(DefaultPartitioner()(key, _ALL_PARTITIONS, _ALL_PARTITIONS))
+
+
 @dataclass(frozen=True, slots=True)
 class Log:
     """A topic with who writes it and who reads it, and how far it is judged.
 
-    ``known_until``: below these offsets every message was committed to the outbox before its snapshot.
-    ``ends``: below these lies everything that the outbox's snapshot shows as sent.
+    ``ends`` were asked for after the outbox was spooled: below them lies everything that it shows as sent.
     """
 
     topic: str
     catalogue_name: str
-    writer: Snapshot
-    reader: Snapshot | None
+    writer: Database
+    reader: Database | None
     starts: Offsets
-    known_until: Offsets
     ends: Offsets
 
 
@@ -84,9 +84,9 @@ class FirstOccurrences:
 
     def overtaker(self, record: Record, row: Any) -> int | None:
         """Take a message in; return the later one that overtook it, if this is its first occurrence."""
-        number: int = row.outbox_id
-        is_first = number not in self.early and (row.at is None or record.offset <= row.at)
-        if row.at is None or record.offset < row.at:
+        number: int = row["outbox_id"]
+        is_first = number not in self.early and (row["at"] is None or record.offset <= row["at"])
+        if row["at"] is None or record.offset < row["at"]:
             self.early[number] = record.offset
         else:
             self.early.pop(number, None)
@@ -98,10 +98,11 @@ class FirstOccurrences:
 
 
 class TopicCheck:
-    """Judges 6 and the first half of 9 for one topic, and has 7 judged beside it."""
+    """Judges 6, 14 and the first half of 9 for one topic, and has 7 judged beside it."""
 
-    def __init__(self, log: Log, findings: Findings, progress: Callable[[int], None]) -> None:
+    def __init__(self, log: Log, spool: Spool, findings: Findings, progress: Callable[[int], None]) -> None:
         self._log = log
+        self._spool = spool
         self._findings = findings
         self._progress = progress
         #: Messages of which no outbox knows: they may be about to be set aside.
@@ -116,21 +117,28 @@ class TopicCheck:
             async for page in broker.records(partition, self._log.starts[partition], end):
                 await asyncio.to_thread(self._judge, partition, page)
                 self._progress(len(page))
-            await asyncio.to_thread(self._finish, partition)
+            self._judge_missing(partition, self._sent.until(partition.partition + 1, 0))
+        if self._claims is not None:
+            self._claims.finish()
 
     def _open(self) -> None:
         log = self._log
-        self._sent = ByPlace(log.writer.stream(_SENT, topic=log.catalogue_name, days=RETENTION_DAYS))
-        self._oldest_ms = log.writer.rows(_OLDEST, days=RETENTION_DAYS)[0].milliseconds
+        self._sent = Sent(self._spool, log.catalogue_name)
+        with log.writer.snapshot() as writer:
+            self._oldest_ms = writer.rows(_OLDEST, days=RETENTION_DAYS)[0].milliseconds
         self._claims = (
-            None if log.reader is None else Claims(log.reader, log.topic, self._oldest_ms, self._findings)
+            None
+            if log.reader is None
+            else Claims(log.reader, log.topic, self._oldest_ms, self._spool, self._findings)
         )
 
     def _judge(self, partition: TopicPartition, page: Sequence[Record]) -> None:
         number = partition.partition
         self._findings.checked["messages"] += len(page)
         self._judge_missing(partition, self._sent.until(number, page[0].offset))
-        sent = {row.at: row for row in self._sent.until(number, page[-1].offset + 1)}
+        sent: dict[tuple[int, str | None], Any] = {
+            (row["at"], row["message_id"]): row for row in self._sent.until(number, page[-1].offset + 1)
+        }
         rows = self._rows_of(page, sent)
         self._judge_missing(partition, sent.values())
         for record in page:
@@ -142,58 +150,62 @@ class TopicCheck:
         if self._claims is not None:
             self._claims.judge(partition, page)
 
-    def _finish(self, partition: TopicPartition) -> None:
-        """Judge what the outbox and the inbox say lies past the log's end."""
-        self._judge_missing(partition, self._sent.until(partition.partition + 1, 0))
-        if self._claims is not None:
-            self._claims.finish(partition)
+    def _rows_of(self, page: Sequence[Record], sent: dict[tuple[int, str | None], Any]) -> dict[int, Any]:
+        """Return the outbox's row of each record, by offset; take those in place from ``sent``.
 
-    def _rows_of(self, page: Sequence[Record], sent: dict[int, Any]) -> dict[int, Any]:
-        """Return the outbox's row of each record, by offset; take those in place from ``sent``."""
+        What was sent since the outbox was spooled is read now: it was in the outbox before it was on a topic.
+        """
         found = {}
         elsewhere: dict[str, list[int]] = {}
         for record in page:
-            row = sent.get(record.offset)
-            if row is not None and row.message_id == record.message_id:
-                found[record.offset] = sent.pop(record.offset)
+            row = sent.pop((record.offset, record.message_id), None)
+            if row is not None:
+                found[record.offset] = row
             elif record.message_id is not None:
                 elsewhere.setdefault(record.message_id, []).append(record.offset)
         if elsewhere:
-            known = self._log.writer.rows(_BY_ID, topic=self._log.catalogue_name, ids=list(elsewhere))
-            found |= {offset: row for row in known for offset in elsewhere[row.message_id]}
-            repeated = [row.message_id for row in known if row.at is not None]
-            self._findings.checked["repetitions"] += sum(len(elsewhere[one]) for one in repeated)
+            with self._log.writer.snapshot() as writer:
+                rows = writer.rows(_BY_ID, topic=self._log.catalogue_name, ids=list(elsewhere))
+            known = [row._asdict() for row in rows]
+            found |= {offset: row for row in known for offset in elsewhere[row["message_id"]]}
+            repetitions = [(row, offset) for row in known for offset in elsewhere[row["message_id"]]]
+            self._findings.checked["repetitions"] += sum(
+                row["at"] is not None and row["at"] != offset for row, offset in repetitions
+            )
         return found
 
     def _judge_record(self, record: Record, row: Any) -> None:
         """Judge a message by its row of the outbox."""
-        if row.digest != _digest(record):
+        if row["digest"] != _digest(record):
             shown = record.value[:SHOWN_BYTES_MAX].decode(errors="replace")
-            outbox = f"number {row.outbox_id} has another content"
+            outbox = f"number {row['outbox_id']} has another content"
             self._findings.add("6", record.about(), topic=f"{record.type} {shown}", outbox=outbox)
+        right = _partition_of(record.key)
+        if record.partition.partition != right:
+            self._findings.add(
+                "14", record.about(), outbox=f"number {row['outbox_id']}", hash=f"partition {right}"
+            )
         overtaker = self._order.overtaker(record, row)
         if overtaker is not None:
             topic = f"it comes after number {overtaker}"
-            self._findings.add("9", record.about(), outbox=f"number {row.outbox_id}", topic=topic)
+            self._findings.add("9", record.about(), outbox=f"number {row['outbox_id']}", topic=topic)
 
     def _judge_missing(self, partition: TopicPartition, rows: Iterable[Any]) -> None:
         start = self._log.starts[partition]
         for row in rows:
-            if row.at < start and row.is_old:
+            if row["at"] < start and row["is_old"]:
                 self._findings.unjudged["outbox_rows"] += 1
                 continue
             self._findings.add(
                 "6",
-                {"message": row.message_id},
-                outbox=f"number {row.outbox_id}, sent to {place(partition, row.at)}",
+                {"message": row["message_id"]},
+                outbox=f"number {row['outbox_id']}, sent to {place(partition, row['at'])}",
                 topic=f"not there; the log holds {start} to {self._log.ends[partition] - 1}",
             )
 
     def _note_foreign(self, record: Record) -> None:
-        """Remember a message that is in no outbox, unless it came after that was read, or is too old."""
-        if record.offset >= self._log.known_until[record.partition]:
-            self._findings.unjudged["messages_too_new"] += 1
-        elif record.timestamp_ms < self._oldest_ms:
+        """Remember a message that is in no outbox, unless it is too old."""
+        if record.timestamp_ms < self._oldest_ms:
             self._findings.unjudged["messages_too_old"] += 1
         elif len(self.foreign) < FOREIGN_MAX:
             self.foreign.append(

@@ -1,14 +1,17 @@
 """Orders against payments: two databases have no common snapshot, so the cut is orders, payments, orders.
 
+Each page of orders has a cut of its own: what is judged is never about more than one order.
+
 "Finished implies captured" is judged on the first two: what orders knew, payments had decided before.
 "Payment implies order" is judged on the last two: what payments decided about, orders had made before.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from eshop.audit.databases import Snapshot, outer_merge, pages
+from eshop.audit.databases import Page, Snapshot, outer_merge, parts
 from eshop.audit.findings import Findings
 
 #: What looks wrong in one pass is remembered up to here, to be read again; more is only counted.
@@ -16,14 +19,14 @@ SUSPECTS_MAX = 10_000
 
 _ORDERS = """
 SELECT order_id, user_id, amount_minor, currency, status, reason, version
-FROM orders {only} ORDER BY order_id
+FROM orders WHERE {page} ORDER BY order_id
 """
 #: One row per order that payments knows, by its payment or by a transfer; amounts as the wallet saw them.
 _PAYMENTS = """
 SELECT order_id, p.user_id, p.amount_minor, p.currency, p.status, p.reason,
     captures, refunds, captured_minor, refunded_minor, moved_for,
     order_id IN (SELECT order_id FROM operator_actions WHERE action = 'refund') AS given_back
-FROM (SELECT * FROM payments {only}) AS p
+FROM (SELECT * FROM payments WHERE {page}) AS p
 FULL JOIN (
     SELECT order_id,
         count(*) FILTER (WHERE kind = 'capture') AS captures,
@@ -32,7 +35,7 @@ FULL JOIN (
         sum(amount_minor) FILTER (WHERE kind = 'refund') AS refunded_minor,
         string_agg(DISTINCT t.user_id, ', ') AS moved_for
     FROM transfers AS t LEFT JOIN legs AS l ON l.transfer_id = t.transfer_id AND l.account = 'wallet'
-    {only} {and} order_id IS NOT NULL
+    WHERE {page} AND order_id IS NOT NULL
     GROUP BY order_id
 ) AS moved USING (order_id)
 ORDER BY order_id
@@ -56,11 +59,6 @@ class Cut:
     orders: Snapshot
     payments: Snapshot
     orders_after: Snapshot
-
-    def close(self) -> None:
-        """End all three."""
-        for snapshot in (self.orders, self.payments, self.orders_after):
-            snapshot.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,25 +107,16 @@ def _moved(payment: Any) -> str | None:
     )
 
 
-def find_suspects(
-    cut: Cut, findings: Findings, only: list[str] | None = None, progress: Callable[[int], None] | None = None
-) -> Iterator[Suspect]:
-    """Yield what looks wrong in the cut, over all orders or only some, in the order of their ids."""
-    parameters: dict[str, Any] = {} if only is None else {"only": only}
-    where = "" if only is None else "WHERE order_id = ANY (%(only)s::uuid[])"
-    orders = _ORDERS.format(only=where)
-    payments = _PAYMENTS.format(only=where, **{"and": "AND" if where else "WHERE"})
+def find_suspects(cut: Cut, page: Page, checked: Counter[str]) -> Iterator[Suspect]:
+    """Yield what looks wrong in the cut of a page of orders, by their ids; count what was read."""
     streams = (
-        cut.orders.stream(orders, **parameters),
-        cut.payments.stream(payments, **parameters),
-        cut.orders_after.stream(orders, **parameters),
+        iter(cut.orders.rows(_ORDERS, page)),
+        iter(cut.payments.rows(_PAYMENTS, page)),
+        iter(cut.orders_after.rows(_ORDERS, page)),
     )
-    for number, (before, payment, after) in enumerate(outer_merge(*streams), start=1):
-        if only is None:
-            findings.checked["orders"] += before is not None or after is not None
-            findings.checked["payments"] += payment is not None
-            if progress is not None and number % 5_000 == 0:
-                progress(5_000)
+    for before, payment, after in outer_merge(*streams):
+        checked["orders"] += before is not None or after is not None
+        checked["payments"] += payment is not None
         found = judge(before, payment, after)
         if found is not None:
             yield Suspect((before or payment or after).order_id, *found, before, payment, after)
@@ -195,7 +184,7 @@ def in_flight(cut: Cut, suspects: list[Suspect]) -> set[str]:
 
 def _between(sender: Snapshot, receiver: Snapshot, suspects: list[Suspect]) -> set[str]:
     moving: set[str] = set()
-    for page in pages(suspects):
+    for page in parts(suspects):
         announced = sender.rows(
             _ANNOUNCED,
             user_ids=sorted({suspect.user_id for suspect in page}),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eshop.audit.databases import Snapshot
+from eshop.audit.databases import Database
 from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
 from eshop.settings import Settings
 
@@ -17,13 +17,13 @@ class Sources:
     kafka: str
     settings: Settings
 
-    def orders(self) -> Snapshot:
-        """Take a snapshot of orders."""
-        return Snapshot("orders", self.orders_url)
+    def orders(self) -> Database:
+        """Connect to orders."""
+        return Database("orders", self.orders_url)
 
-    def payments(self) -> Snapshot:
-        """Take a snapshot of payments."""
-        return Snapshot("payments", self.payments_url)
+    def payments(self) -> Database:
+        """Connect to payments."""
+        return Database("payments", self.payments_url)
 
     def groups(self) -> Sequence[tuple[str, str]]:
         """Return each consumer group with the topic that it reads: orders' and payments'."""

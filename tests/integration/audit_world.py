@@ -1,6 +1,8 @@
 """A shop with a history and no worker, which tests of the audit may damage and mend."""
 
 import asyncio
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg2
+import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from psycopg2.extras import NamedTupleCursor
 
 from eshop.audit.audit import Wanted, audit
+from eshop.audit.databases import Snapshot
 from eshop.audit.findings import Report
 from eshop.audit.sources import Sources
 from eshop.contracts.messages import Message, Origin, decode
@@ -30,6 +34,11 @@ from tests.builders import CAUSE, new_database_url, new_id, place_order
 
 WAIT_SECONDS = 30
 DEADLINE_SECONDS = 3_600
+LOOK_SECONDS = 0.02
+_AGES = """
+SELECT extract(epoch FROM clock_timestamp() - xact_start) FROM pg_stat_activity
+WHERE application_name = 'eshop-audit' AND backend_xmin IS NOT NULL
+"""
 
 
 class Silent:
@@ -85,15 +94,55 @@ class World:
             self.sql(service, f"TRUNCATE {', '.join(tables)}", *put_back, "DROP SCHEMA kept CASCADE")
 
 
-def make_world(admin_url: str, kafka: str) -> World:
-    """Make a shop in which one order each was paid, refunded, refused, and decided last."""
+@contextmanager
+def oldest_snapshot(admin_url: str) -> Iterator[list[float]]:
+    """Watch how many seconds the oldest snapshot of an audit on the server is old, until the block ends."""
+    ages: list[float] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        connection = psycopg2.connect(admin_url)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            while not ended.wait(LOOK_SECONDS):
+                cursor.execute(_AGES)
+                ages.extend(float(age) for (age,) in cursor.fetchall())
+        connection.close()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield ages
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def slow_down(monkeypatch: pytest.MonkeyPatch, *, seconds: float, rows: int) -> None:
+    """Have an audit read pages of so many rows, and wait before each statement."""
+    read = Snapshot.rows
+
+    def rows_late(self: Snapshot, *arguments: Any, **options: Any) -> list[Any]:
+        time.sleep(seconds)
+        return read(self, *arguments, **options)
+
+    monkeypatch.setattr(Snapshot, "rows", rows_late)
+    monkeypatch.setattr("eshop.audit.databases.PAGE_ROWS", rows)
+    monkeypatch.setattr("eshop.audit.broker.PAGE_RECORDS", rows)
+
+
+def make_world(admin_url: str, kafka: str, questions: int = 1) -> World:
+    """Make a shop in which one order each was paid, refunded, refused, and decided last.
+
+    The refund is asked for so many times before it is decided.
+    """
     name = f"t{uuid.uuid4().hex[:8]}"
     settings = Settings(topic_prefix=f"{name}.", group_suffix=f"-{name}")
     urls = {service: new_database_url(admin_url, service) for service in ("orders", "payments")}
     world = World(admin_url, kafka, settings, urls)
     for service, url in urls.items():
         migrate(service, url, admin_url)
-    asyncio.run(_Life(world).live())
+    asyncio.run(_Life(world).live(questions))
     return world
 
 
@@ -106,7 +155,7 @@ class _Life:
         self._payments = Store(Database(world.urls["payments"], "eshop-test"), PaymentsUnitOfWork)
         self._read: dict[TopicPartition, int] = {}
 
-    async def live(self) -> None:
+    async def live(self, questions: int) -> None:
         await ensure_topics(self._world.kafka, self._world.settings.topic_prefix)
         await self._orders.database.open()
         await self._payments.database.open()
@@ -114,7 +163,8 @@ class _Life:
             await self._open_accounts()
             paid, _, refunded, refused, last = await self._place()
             await self._until_rest()
-            await self._orders.transact(lambda uow: request_cancellation(uow, "ann", refunded, CAUSE))
+            for _ in range(questions):
+                await self._orders.transact(lambda uow: request_cancellation(uow, "ann", refunded, CAUSE))
             await self._until_rest()
             self._repeat()
             await self._until_rest()

@@ -10,8 +10,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from eshop.audit.audit import Wanted
+from eshop.audit.audit import audit as run_audit
+from eshop.cli.audit import find_sources
 from eshop.cluster.ports import free_port
 from tests.builders import new_id
+from tests.integration.audit_world import Silent, oldest_snapshot, slow_down
 from tests.shop import Shop, Shopper
 
 CUSTOMERS = 12
@@ -77,6 +81,30 @@ async def test_audit_is_green_under_load_and_after_it(shop: Shop, tmp_path: Path
     code, report = await audit(shop, "--settle", "60", "--answers", str(path))
     assert (code, broken(report)) == (0, [])
     assert report["checked"]["answers"] == CUSTOMERS * ORDERS_EACH <= report["checked"]["orders"]
+
+
+@pytest.mark.timeout(300)
+async def test_slow_audit_is_green_under_load_and_holds_no_snapshot(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orders come, are paid and cancelled between any two of its pages."""
+    bound = 10
+    slow_down(monkeypatch, seconds=0.01, rows=40)
+    monkeypatch.setattr("eshop.audit.databases.SNAPSHOT_SECONDS_MAX", bound)
+    sources = find_sources(shop.data, None, None)
+    postgres = shop.ports["postgres"]["postgres"]
+    answers: list[dict[str, Any]] = []
+    async with aiohttp.ClientSession() as session:
+        shoppers = [Shopper(session, shop.gateways()[0], f"slow-{new_id()}") for _ in range(CUSTOMERS)]
+        load = asyncio.gather(*(shop_around(shopper, answers) for shopper in shoppers))
+        with oldest_snapshot(f"postgresql://postgres:postgres@127.0.0.1:{postgres}/postgres") as ages:
+            looked = 0
+            while not load.done() or not looked:
+                report = await run_audit(Wanted(sources, Silent(), settle_seconds=0))
+                assert [one for one in report.as_json()["invariants"] if one["broken"]] == []
+                looked += 1
+        await load
+    assert 0 < max(ages) < bound
 
 
 async def test_timer_serves_the_verdict_as_a_metric(shop: Shop) -> None:

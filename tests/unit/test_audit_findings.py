@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +27,7 @@ def overtaken(*seen: tuple[int, int, int | None]) -> list[int]:
     order = FirstOccurrences()
     late = []
     for offset, number, marked in seen:
-        row = SimpleNamespace(outbox_id=number, at=marked)
+        row = {"outbox_id": number, "at": marked}
         if order.overtaker(record(offset, b"ann"), row) is not None:
             late.append(number)
     return late
@@ -55,17 +56,17 @@ def test_only_first_occurrences_can_be_late(
 def test_users_do_not_wait_for_each_other() -> None:
     order = FirstOccurrences()
     for offset, (user, number) in enumerate([(b"ann", 5), (b"bob", 1), (b"ann", 6), (b"bob", 2)]):
-        row = SimpleNamespace(outbox_id=number, at=offset)
+        row = {"outbox_id": number, "at": offset}
         assert order.overtaker(record(offset, user), row) is None
 
 
 def test_what_was_published_early_is_forgotten_once_it_is_marked() -> None:
     order = FirstOccurrences()
     for offset in range(1_000):
-        order.overtaker(record(offset, b"ann"), SimpleNamespace(outbox_id=offset, at=offset))
-        order.overtaker(record(offset, b"bob"), SimpleNamespace(outbox_id=2_000 + offset, at=5_000))
+        order.overtaker(record(offset, b"ann"), {"outbox_id": offset, "at": offset})
+        order.overtaker(record(offset, b"bob"), {"outbox_id": 2_000 + offset, "at": 5_000})
     for offset in range(1_000):
-        row = SimpleNamespace(outbox_id=2_000 + offset, at=5_000)
+        row = {"outbox_id": 2_000 + offset, "at": 5_000}
         order.overtaker(record(5_000, b"bob"), row)
     assert not order.early
 
@@ -182,3 +183,9 @@ def test_warning_breaks_nothing() -> None:
     findings.add("L4", {"dead letter": 1})
     assert findings.ok()
     assert [invariant.id for invariant in INVARIANTS if invariant.is_warning] == ["L4"]
+
+
+def test_guarantee_names_every_invariant() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "guarantee.md").read_text()
+    for invariant in INVARIANTS:
+        assert f"| {invariant.id} | {invariant.holds}" in text

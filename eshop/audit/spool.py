@@ -1,0 +1,54 @@
+"""What one snapshot has shown, kept until a later one or a topic is compared: in a file, not in memory."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+MEMORY_KIB_MAX = 16_384
+
+_TABLES = """
+CREATE TABLE entries (
+    user_id TEXT, seq INTEGER, cause TEXT, announced INTEGER DEFAULT 0, PRIMARY KEY (user_id, seq)
+) WITHOUT ROWID;
+CREATE TABLE sent (
+    topic TEXT, partition INTEGER, at INTEGER, outbox_id INTEGER,
+    message_id TEXT, digest TEXT, is_old INTEGER,
+    PRIMARY KEY (topic, partition, at, outbox_id)
+) WITHOUT ROWID;
+CREATE TABLE questions (
+    message_id TEXT PRIMARY KEY, user_id TEXT, place TEXT, answers INTEGER DEFAULT 0
+) WITHOUT ROWID;
+"""
+
+
+class Spool:
+    """Tables of a temporary file that is gone when the spool is closed; little of it is in memory."""
+
+    def __init__(self) -> None:
+        # An empty name is a private file. It is used by one thread at a time.
+        self._connection = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._connection.row_factory = sqlite3.Row
+        for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{MEMORY_KIB_MAX}"):
+            self._connection.execute(f"PRAGMA {setting}")
+        self._connection.executescript(_TABLES)
+        self._connection.execute("BEGIN")
+
+    def write(self, sql: str, rows: Iterable[tuple[Any, ...]] = ((),)) -> None:
+        """Run a statement for each row."""
+        self._connection.executemany(sql, rows)
+
+    def read(self, sql: str, *parameters: object) -> Iterator[Any]:
+        """Yield the rows of a query, one after the other."""
+        yield from self._connection.execute(sql, parameters)
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        """Return the spool."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
