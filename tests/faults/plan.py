@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eshop.crash import POINTS
 from tests.faults.crowd import Burst, NeverReads
-from tests.faults.database import Damaged, DiskFull, Flushed, NoConnections, RowHeld
+from tests.faults.database import Damaged, DiskFull, Flushed, NoConnections, RowHeld, SnapshotHeld
 from tests.faults.extra import ClockOff, OldWorker, RebalanceStorm
 from tests.faults.kills import KINDS, CrashPoint, End, Kill, Stop
 from tests.faults.links import Mode
@@ -126,6 +126,8 @@ def everything() -> list[Fault]:
         *weathers(),
         *damages(),
         RowHeld(),
+        SnapshotHeld(),
+        *(SnapshotHeld(service) for service in SERVICES),
         NoConnections(),
         Flushed(),
         DiskFull(),
