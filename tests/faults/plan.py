@@ -37,7 +37,7 @@ OUTAGE_RECOVERY_SECONDS_MAX = 30.0
 #: What waits after ten minutes must drain in seconds on a small machine.
 OUTAGE_ORDERS_PER_SECOND = 4.0
 #: So many failed rounds show a relay that hangs in one of a hundred. A silent broker fails nothing for long.
-SHORT_OUTAGE_ROUNDS = {Mode.CLOSED: 60, Mode.CUT: 0, Mode.RESET: 60}
+SHORT_OUTAGE_ROUNDS = {Mode.CLOSED: 120, Mode.CUT: 0, Mode.RESET: 120}
 #: What takes longer the longer the topics are comes early.
 EARLY_SHARE = 0.3
 
