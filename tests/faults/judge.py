@@ -180,7 +180,8 @@ def loops(world: World) -> list[str]:
 
     Who starts while Kafka or Postgres is away may end once or twice before it can.
     """
-    allowed = STARTS_LOST_MAX * (world.ended_by_us["kafka"] + world.ended_by_us["postgres"])
+    outages = world.ended_by_us["kafka"] + world.ended_by_us["postgres"] + world.broker_outages
+    allowed = STARTS_LOST_MAX * outages
     return [
         f"{name} ended by itself {count} times"
         for name, count in restarts_by_themselves(world).items()

@@ -38,6 +38,7 @@ class BrokerAway(Fault):
             raise NotShown("nobody speaks to the broker")
         rounds = await FailedRounds.from_now(scene)
         placed, begun = scene.load.placed, time.monotonic()
+        world.broker_outages += 1
         async with world.weather(["kafka"], self._mode):
             await asyncio.sleep(scene.rng.uniform(*self._seconds))
             await scene.probe.top_up()  # something waits in each outbox

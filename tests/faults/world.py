@@ -61,6 +61,8 @@ class World:
     control: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
     #: How often a process was ended on purpose.
     ended_by_us: Counter[str] = field(default_factory=Counter)
+    #: How often the broker could not be reached, though it ran.
+    broker_outages: int = 0
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
