@@ -17,6 +17,7 @@ from faust.web.drivers.aiohttp import Web as AiohttpWeb
 from mode import ServiceT
 from prometheus_client import REGISTRY
 
+from eshop.connections import report_broken_connections
 from eshop.contracts.topics import PARTITIONS
 from eshop.settings import Settings
 from eshop.web.consumer import SeekHook, SeekingConsumer, SeekingTransport
@@ -48,6 +49,7 @@ class ServiceApp(faust.App):
     """
 
     def __init__(self, kind: str, settings: Settings) -> None:
+        report_broken_connections()
         super().__init__(settings.group(kind), **_options(kind, settings))
         self.kind = kind
         self.settings = settings
