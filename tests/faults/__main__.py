@@ -56,7 +56,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if arguments.chapter == "outages":
         if arguments.short:
             return short_outages(arguments.seed)
-        return outages(arguments.seed, arguments.times, arguments.seconds)
+        return outages(arguments.seed, arguments.times, arguments.seconds, arguments.only)
     if arguments.short:
         return short(arguments.seed)
     return soak(arguments.seed, arguments.minutes, arguments.orders, arguments.kills, arguments.only)

@@ -29,6 +29,8 @@ class BrokerAway(Fault):
         self.name = f"broker away for {least:g}{f' to {most:g}' if most > least else ''} s, {WORDS[mode]}"
         self._mode = mode
         self._seconds = seconds
+        #: How long it takes in the mean.
+        self.seconds = (least + most) / 2
         self._failed_rounds = failed_rounds
 
     async def fire(self, scene: Scene) -> Fired:

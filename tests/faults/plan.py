@@ -169,14 +169,17 @@ def short(seed: int) -> Plan:
     return Plan(seed, 3.0, 6_000, len(points) + 3, [*others, *points], (90.0, 90.0), overtime=3.0)
 
 
-def outages(seed: int, times: int, long: Sequence[float]) -> Plan:
-    """Return outages of the broker: so many short ones, and each long one in each of its ways to be away."""
+def outages(seed: int, times: int, long: Sequence[float], only: Sequence[str] = ()) -> Plan:
+    """Return outages of the broker: so many short ones, and each long one in each of its ways to be away.
+
+    Of these, those whose names have one of ``only`` in them.
+    """
     rng = random.Random(seed)
     faults = [BrokerAway(AWAYS[number % len(AWAYS)], OUTAGE_SECONDS) for number in range(times)]
     rng.shuffle(faults)
     faults += [BrokerAway(mode, (seconds, seconds)) for seconds in long for mode in AWAYS]
-    short_seconds = sum(OUTAGE_SECONDS) / 2
-    away = times * short_seconds + len(AWAYS) * sum(long)
+    faults = [fault for fault in faults if not only or any(part in fault.name for part in only)]
+    away = sum(fault.seconds for fault in faults)
     minutes = (away + len(faults) * OUTAGE_RECOVERY_SECONDS_MAX / 2) / 60
     return Plan(
         seed,

@@ -85,6 +85,7 @@ def test_outages_have_every_length_in_every_way_and_the_repetitions_evenly() -> 
     assert len(names) == 21 + 6
     for way in ("port closed", "silent", "resets"):
         assert names.count(f"broker away for 5 to 20 s, {way}") == 7
+        assert len(outages(1, 21, (60.0,), [f"60 s, {way}"]).faults) == 1
         assert (
             names.count(f"broker away for 60 s, {way}") == names.count(f"broker away for 600 s, {way}") == 1
         )
