@@ -26,8 +26,8 @@ test: $(VENV)/dev ## Run all tests, on a real Kafka, Postgres and Valkey. ARGS="
 compose-test: $(VENV)/dev ## Run the shop in containers, order, scale, order again; needs Docker with Compose
 	@$(BIN)/python -m pytest -m engine tests/compose $(ARGS)
 
-faults: $(VENV)/dev ## Hurt a whole shop in every way there is, and audit it. MINUTES=60 ORDERS=200000 KILLS=100 SEED=1
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.faults $(if $(MINUTES),--minutes $(MINUTES)) \
+faults: $(VENV)/dev ## Hurt a whole shop in every way there is, and audit it. MINUTES=60 ORDERS=200000 KILLS=100 SEED=1 CHAPTER=outages
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.faults $(CHAPTER) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(ORDERS),--orders $(ORDERS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(VENV)/dev check-stubs check-lock ## Lint, format, types, imports between rooms, stale stubs and locks

@@ -6,6 +6,7 @@ import sys
 import uvloop
 from aiohttp import web
 
+from eshop.connections import report_broken_connections
 from eshop.settings import Settings
 from gateway.app import SERVER_OPTIONS, create_app
 from gateway.identity import LOUD_WARNING
@@ -26,6 +27,7 @@ def main() -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     # It prints a stack for every malformed request line; what reaches a handler is logged by us.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    report_broken_connections()
     log = logging.getLogger("gateway")
     log.warning("*** %s ***", LOUD_WARNING)
     host, port = settings.web_address("gateway")

@@ -18,6 +18,7 @@ from faust.web.drivers.aiohttp import Web as AiohttpWeb
 from mode import Service, ServiceT
 from prometheus_client import REGISTRY
 
+from eshop.connections import report_broken_connections
 from eshop.contracts.topics import PARTITIONS
 from eshop.environment import drop_postgres_variables
 from eshop.settings import ANY_HOSTS, Settings
@@ -52,6 +53,7 @@ class ServiceApp(faust.App):
 
     def __init__(self, kind: str, settings: Settings) -> None:
         drop_postgres_variables()
+        report_broken_connections()
         super().__init__(settings.group(kind), **_options(kind, settings))
         self.kind = kind
         self.settings = settings

@@ -7,7 +7,16 @@ import random
 import sys
 from pathlib import Path
 
-from tests.faults.plan import Plan, everything, short, soak
+from tests.faults.plan import (
+    LONG_OUTAGE_SECONDS,
+    OUTAGE_TIMES,
+    Plan,
+    everything,
+    outages,
+    short,
+    short_outages,
+    soak,
+)
 from tests.faults.report import markdown, table
 from tests.faults.run import console, run_blocking
 
@@ -16,7 +25,7 @@ def main() -> int:
     """Return 0 where the run has proven what it is for."""
     arguments = _arguments()
     if arguments.list:
-        for fault in everything():
+        for fault in _plan(arguments).faults if arguments.chapter == "outages" else everything():
             console.print(fault.name, markup=False)
         return 0
     # Its own consumers write down each attempt that a fault of ours has spoilt; what matters is told here.
@@ -44,6 +53,10 @@ def main() -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
+    if arguments.chapter == "outages":
+        if arguments.short:
+            return short_outages(arguments.seed)
+        return outages(arguments.seed, arguments.times, arguments.seconds, arguments.only)
     if arguments.short:
         return short(arguments.seed)
     return soak(arguments.seed, arguments.minutes, arguments.orders, arguments.kills, arguments.only)
@@ -51,11 +64,32 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument(
+        "chapter",
+        nargs="?",
+        choices=("faults", "outages"),
+        default="faults",
+        help="faults: every fault once, and random kills; outages: the broker is away, for short or long",
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="how long orders are placed (60)")
     parser.add_argument("--orders", type=int, default=200_000, help="how many at least (200,000)")
     parser.add_argument("--kills", type=int, default=100, help="how many SIGKILLs at least (100)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="faults named so")
+    parser.add_argument(
+        "--times",
+        type=int,
+        default=OUTAGE_TIMES,
+        help=f"outages: how many short ones ({OUTAGE_TIMES})",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        nargs="*",
+        default=LONG_OUTAGE_SECONDS,
+        help="outages: the lengths of the long ones, each in every way to be away"
+        f" ({' '.join(f'{seconds:g}' for seconds in LONG_OUTAGE_SECONDS)})",
+    )
     parser.add_argument("--short", action="store_true", help="the part that the tests run")
     parser.add_argument("--list", action="store_true", help="name every fault, and end")
     parser.add_argument("--json", type=Path, metavar="FILE")

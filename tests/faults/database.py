@@ -1,20 +1,27 @@
-"""What can be wrong with a database: rights, columns, rows that are held, no connections, a full disk."""
+"""What can be wrong with a database: rights, columns, rows and snapshots held, connections, a full disk."""
 
 import asyncio
+import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import psycopg2
 import redis.asyncio as redis
 
 from eshop.cluster.folder import DataFolder
 from tests.faults.scene import Fault, Fired, Scene
-from tests.faults.world import DISK_BYTES, NotShown, World, disk_used_bytes, resize_disk
+from tests.faults.world import DISK_BYTES, SERVICES, NotShown, World, disk_used_bytes, resize_disk
 
 WRONG_SECONDS = 8.0
 #: Longer than lock_timeout and statement_timeout.
 HELD_SECONDS = 12.0
+#: As long as an audit or a dump of a large shop takes.
+SNAPSHOT_SECONDS = 60.0
+SERVED_SECONDS_MAX = 30.0
+#: What an order may take behind a snapshot, compared with one before it, and on a busy machine anyway.
+SLOWER_TIMES_MAX = 4.0
+SLOWER_SECONDS = 3.0
 CONNECTIONS_MAX = 400
 NO_SPACE = "No space left on device"
 
@@ -65,6 +72,51 @@ class RowHeld(Fault):
         ended_at = time.monotonic()
         await probing
         return Fired(evidence=f"{HELD_SECONDS:.0f} s", ended_at=ended_at)
+
+
+class SnapshotHeld(Fault):
+    """Somebody reads both databases in one transaction for a minute: no dead row can be removed meanwhile.
+
+    Orders are served all the while, as soon as before; so they are by a worker that starts meanwhile.
+    """
+
+    def __init__(self, restarted: str | None = None) -> None:
+        self.name = "a snapshot held" + (f", {restarted} killed meanwhile" if restarted else "")
+        self._restarted = restarted
+
+    async def fire(self, scene: Scene) -> Fired:
+        before = await scene.probe.seconds_served(SERVED_SECONDS_MAX)
+        kills = 0
+        with _snapshots(scene.world):
+            end = time.monotonic() + SNAPSHOT_SECONDS
+            if self._restarted is not None:
+                name = scene.rng.choice(scene.world.names(self._restarted))
+                gone = scene.world.send(name, signal.SIGKILL)
+                await scene.world.until_back(name, gone)
+                kills = 1
+            while time.monotonic() < end:
+                behind = await scene.probe.seconds_served(SERVED_SECONDS_MAX)
+                await asyncio.sleep(1)
+        if behind > before * SLOWER_TIMES_MAX + SLOWER_SECONDS:
+            raise NotShown(f"orders took {behind:.1f} s behind a snapshot, {before:.1f} s before")
+        told = f"{SNAPSHOT_SECONDS:.0f} s, orders took {before:.2f} s before and {behind:.2f} s in the end"
+        return Fired(kills=kills, evidence=told)
+
+
+@contextmanager
+def _snapshots(world: World) -> Iterator[None]:
+    """Hold a snapshot of each database; raise NotShown if one was ended before."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(world.shop.database(service)) for service in SERVICES]
+        for ask in held:
+            ask("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            ask("SELECT count(*) FROM outbox")
+        yield
+        try:
+            for ask in held:
+                ask("SELECT count(*) FROM outbox")
+        except psycopg2.Error as error:
+            raise NotShown(f"a snapshot was ended early: {error}") from error
 
 
 class NoConnections(Fault):

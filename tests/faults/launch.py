@@ -31,6 +31,9 @@ from tests.faults.links import HOST, Link, Mode
 
 CONTROL = "ESHOP_FAULTS_CONTROL"
 SEED = "ESHOP_FAULTS_SEED"
+#: Not empty: the workers' relays try again sooner, see `tests.faults.hurried`.
+HURRIED = "ESHOP_FAULTS_HURRIED"
+ROOT = Path(__file__).parents[2]
 #: A start is held back no longer than this, whoever forgot about it.
 HOLD_SECONDS_MAX = 90.0
 
@@ -65,12 +68,16 @@ class Harness:
             env = service_env(service, plan, parts, folder)
             self._environments[service.name] = env
             self._lead_over_links(service, plan, env)
+            if os.environ[HURRIED]:
+                env["PYTHONPATH"] = str(ROOT)
             return env
 
         def gated(service: Service, plan: Plan, parts: Parts, data: Path) -> Program:
             may_start = self._may_start.setdefault(service.name, threading.Event())
             may_start.set()
-            return replace(program(service, plan, parts, data), before_start=lambda: _wait(may_start))
+            worker = program(service, plan, parts, data)
+            argv = _hurried(worker.argv) if os.environ[HURRIED] and service.grpc_port else worker.argv
+            return replace(worker, argv=argv, before_start=lambda: _wait(may_start))
 
         up.make_plan = planned  # type: ignore[attr-defined]
         services.service_env = environment
@@ -90,6 +97,7 @@ class Harness:
         self._server = await asyncio.start_unix_server(self._serve, self._control)
 
     def _lead_over_links(self, service: Service, plan: Plan, env: dict[str, str]) -> None:
+        env["ESHOP_KAFKA"] = f"{HOST}:{self._links['kafka'].port}"
         for kind in ("orders", "payments"):
             ports = [self._links[f"gateways>{one.name}"].port for one in plan.of_kind(kind)]
             env[f"ESHOP_{kind.upper()}_GRPC"] = ",".join(f"{HOST}:{port}" for port in ports)
@@ -136,6 +144,11 @@ class Harness:
     def do_release(self, name: str) -> None:
         """Let it start."""
         self._may_start[name].set()
+
+
+def _hurried(argv: tuple[str, ...]) -> tuple[str, ...]:
+    module = argv.index("faust")
+    return (*argv[:module], "tests.faults.hurried", *argv[module + 1 :])
 
 
 def _end_with_the_caller() -> None:

@@ -1,7 +1,9 @@
-"""Small TCP proxies between the shop's parts: a network that can be cut, one-way, slow or lossy."""
+"""Small TCP proxies between the shop's parts: a network that can be cut, one-way, slow, lossy or refused."""
 
 import asyncio
 import random
+import socket
+import struct
 from contextlib import suppress
 from enum import StrEnum
 from typing import cast
@@ -12,6 +14,10 @@ SLOW_SECONDS = 0.15
 RESEND_SECONDS = 0.25
 LOST_SHARE = 0.15
 RESET_SHARE = 0.01
+#: How many connections a link that resets does not even take a request from.
+RESET_AT_ONCE_SHARE = 0.5
+#: What ends without lingering sends a reset, even if everything was read.
+NO_LINGER = struct.pack("ii", 1, 0)
 #: How often a server that refuses is asked again.
 ANSWER_POLL_SECONDS = 0.05
 
@@ -19,7 +25,8 @@ ANSWER_POLL_SECONDS = 0.05
 class Mode(StrEnum):
     """What a link does with bytes.
 
-    ``cut``: they go nowhere, and nobody is told. ``one_way``: requests arrive, answers don't.
+    ``cut``: they go nowhere, and nobody is told. ``one_way``: requests arrive, answers don't. ``closed``:
+    connections are refused. ``reset``: they are reset, at once, or after a request when its reply is due.
     """
 
     OPEN = "open"
@@ -27,6 +34,8 @@ class Mode(StrEnum):
     ONE_WAY = "one_way"
     SLOW = "slow"
     LOSSY = "lossy"
+    CLOSED = "closed"
+    RESET = "reset"
 
 
 class Link:
@@ -40,17 +49,23 @@ class Link:
         self.carried_bytes = 0
         self.rng = rng
         self._pipes: set[_Side] = set()
+        #: Bound and never listening: nobody else gets the port while it is closed.
+        self._reserved: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._waiting: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Listen on a free port, the same for as long as the link lives."""
+        if self._reserved is None:
+            self._reserved = _reserve_port()
+            self.port = self._reserved.getsockname()[1]
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Side(self, None), HOST, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await loop.create_server(
+            lambda: _Side(self, None), HOST, self.port, reuse_address=True, reuse_port=True
+        )
 
     def refuse(self) -> None:
-        """Refuse connections as the server does, for as long as it does."""
+        """Refuse connections for as long as the server does, or the link is closed."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -59,6 +74,8 @@ class Link:
     async def _until_answered(self) -> None:
         while True:
             await asyncio.sleep(ANSWER_POLL_SECONDS)
+            if self.mode is Mode.CLOSED:
+                continue
             with suppress(OSError):
                 _, writer = await asyncio.open_connection(HOST, self.target_port)
                 writer.close()
@@ -68,8 +85,10 @@ class Link:
     def set_mode(self, mode: Mode) -> None:
         """Change the weather. After a cut its connections are reset, as a network's are that came back."""
         before, self.mode = self.mode, mode
+        if mode is Mode.CLOSED:
+            self.refuse()
         for side in list(self._pipes):
-            if before in (Mode.CUT, Mode.ONE_WAY) and mode is Mode.OPEN:
+            if mode is Mode.CLOSED or (before in (Mode.CUT, Mode.ONE_WAY) and mode is Mode.OPEN):
                 side.reset()
             elif side.is_held():
                 side.hold()
@@ -80,6 +99,8 @@ class Link:
             self._server.close()
         if self._waiting is not None:
             self._waiting.cancel()
+        if self._reserved is not None:
+            self._reserved.close()
         for side in list(self._pipes):
             side.reset()
 
@@ -94,6 +115,14 @@ class Link:
     def forget(self, side: "_Side") -> None:
         """Know it no more."""
         self._pipes.discard(side)
+
+
+def _reserve_port() -> socket.socket:
+    reserved = socket.socket()
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        reserved.setsockopt(socket.SOL_SOCKET, option, 1)
+    reserved.bind((HOST, 0))
+    return reserved
 
 
 class _Side(asyncio.Protocol):
@@ -111,7 +140,9 @@ class _Side(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._link.add(self)
-        if self._is_client:
+        if self._is_client and self._is_reset_at_once():
+            self.reset()
+        elif self._is_client:
             self._dialling = asyncio.get_running_loop().create_task(self._dial())
         if self.is_held():
             self.hold()
@@ -143,9 +174,11 @@ class _Side(asyncio.Protocol):
             self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
+        if self.is_held():  # uvloop reads from a connection that was held before it was quite there
+            return
         self._link.carried_bytes += len(data)
         mode, rng = self._link.mode, self._link.rng
-        if mode is Mode.LOSSY and rng.random() < RESET_SHARE:
+        if self._is_reset_now():
             self.reset()
         elif mode is Mode.SLOW:
             self._deliver_later(data, SLOW_SECONDS * rng.uniform(0.5, 1.5))
@@ -153,6 +186,14 @@ class _Side(asyncio.Protocol):
             self._deliver_later(data, RESEND_SECONDS)
         else:
             self._deliver(data)
+
+    def _is_reset_now(self) -> bool:
+        if self._link.mode is Mode.LOSSY:
+            return self._link.rng.random() < RESET_SHARE
+        return self._link.mode is Mode.RESET and not self._is_client
+
+    def _is_reset_at_once(self) -> bool:
+        return self._link.mode is Mode.RESET and self._link.rng.random() < RESET_AT_ONCE_SHARE
 
     def _deliver_later(self, data: bytes, seconds: float) -> None:
         """Deliver in a while. Nothing is read meanwhile, so that bytes stay in order."""
@@ -212,4 +253,6 @@ class _Side(asyncio.Protocol):
         """End both ends at once."""
         for side in (self, self._other):
             if side is not None and side._transport is not None:
+                if (ours := side._transport.get_extra_info("socket")) is not None and ours.fileno() >= 0:
+                    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
                 side._transport.abort()

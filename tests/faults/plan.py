@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from eshop.crash import POINTS
 from tests.faults.crowd import Burst, NeverReads
-from tests.faults.database import Damaged, DiskFull, Flushed, NoConnections, RowHeld
+from tests.faults.database import Damaged, DiskFull, Flushed, NoConnections, RowHeld, SnapshotHeld
 from tests.faults.extra import ClockOff, OldWorker, RebalanceStorm
 from tests.faults.kills import KINDS, CrashPoint, End, Kill, Stop
 from tests.faults.links import Mode
 from tests.faults.network import Weather
+from tests.faults.outages import BrokerAway
 from tests.faults.scene import Fault
 from tests.faults.topics import MovedAhead, Poison, Replayed
 from tests.faults.world import SERVICES
@@ -27,6 +28,16 @@ KILL_WEIGHTS = {
     "valkey": 1,
 }
 VOLLEY_MAX = 3
+AWAYS = (Mode.CLOSED, Mode.CUT, Mode.RESET)
+#: How long the broker is away in the repetitions, and once for each way of being away.
+OUTAGE_SECONDS = (5.0, 20.0)
+LONG_OUTAGE_SECONDS = (60.0, 600.0)
+OUTAGE_TIMES = 20
+OUTAGE_RECOVERY_SECONDS_MAX = 30.0
+#: What waits after ten minutes must drain in seconds on a small machine.
+OUTAGE_ORDERS_PER_SECOND = 4.0
+#: So many failed rounds show a relay that hangs in one of a hundred. A silent broker fails nothing for long.
+SHORT_OUTAGE_ROUNDS = {Mode.CLOSED: 120, Mode.CUT: 0, Mode.RESET: 120}
 #: What takes longer the longer the topics are comes early.
 EARLY_SHARE = 0.3
 
@@ -44,6 +55,12 @@ class Plan:
     recovery_seconds: tuple[float, float] = (15.0, 30.0)
     #: A run that falls behind goes on for so many times its minutes, and no longer.
     overtime: float = 1.25
+    #: What the report is about.
+    chapter: str = "faults"
+    #: Whether messages must have been published and delivered twice in the end.
+    is_repeating: bool = True
+    #: Whether the relays try again sooner than they do for a user.
+    is_hurried: bool = False
 
     @property
     def orders_per_second(self) -> float:
@@ -109,6 +126,8 @@ def everything() -> list[Fault]:
         *weathers(),
         *damages(),
         RowHeld(),
+        SnapshotHeld(),
+        *(SnapshotHeld(service) for service in SERVICES),
         NoConnections(),
         Flushed(),
         DiskFull(),
@@ -148,6 +167,50 @@ def short(seed: int) -> Plan:
     rng.shuffle(others)
     # It may run on a busy machine: what it says about time is only that nothing waits for ever.
     return Plan(seed, 3.0, 6_000, len(points) + 3, [*others, *points], (90.0, 90.0), overtime=3.0)
+
+
+def outages(seed: int, times: int, long: Sequence[float], only: Sequence[str] = ()) -> Plan:
+    """Return outages of the broker: so many short ones, and each long one in each of its ways to be away.
+
+    Of these, those whose names have one of ``only`` in them.
+    """
+    rng = random.Random(seed)
+    faults = [BrokerAway(AWAYS[number % len(AWAYS)], OUTAGE_SECONDS) for number in range(times)]
+    rng.shuffle(faults)
+    faults += [BrokerAway(mode, (seconds, seconds)) for seconds in long for mode in AWAYS]
+    faults = [fault for fault in faults if not only or any(part in fault.name for part in only)]
+    away = sum(fault.seconds for fault in faults)
+    minutes = (away + len(faults) * OUTAGE_RECOVERY_SECONDS_MAX / 2) / 60
+    return Plan(
+        seed,
+        minutes,
+        orders=round(away * OUTAGE_ORDERS_PER_SECOND),
+        kills=0,
+        faults=faults,
+        recovery_seconds=(OUTAGE_RECOVERY_SECONDS_MAX, OUTAGE_RECOVERY_SECONDS_MAX),
+        overtime=3.0,
+        chapter="outages",
+        is_repeating=False,
+    )
+
+
+def short_outages(seed: int) -> Plan:
+    """Return the outages that every test run has: one in each way, with the failed rounds of a long one."""
+    faults = [BrokerAway(mode, (3.0, 5.0), failed_rounds=SHORT_OUTAGE_ROUNDS[mode]) for mode in AWAYS]
+    random.Random(seed).shuffle(faults)
+    return Plan(
+        seed,
+        0.5,
+        orders=100,
+        kills=0,
+        faults=faults,
+        # It may run on a busy machine, as ``short``.
+        recovery_seconds=(90.0, 90.0),
+        overtime=12.0,
+        chapter="outages",
+        is_repeating=False,
+        is_hurried=True,
+    )
 
 
 def volley(rng: random.Random, count: int) -> Kill:

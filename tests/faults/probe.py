@@ -44,6 +44,11 @@ class Probe:
             await self._insist(user, "/accounts", {}, "open", 0)
             await self._insist(user, "/accounts/me/top-ups", {"amount_minor": WALLET_MINOR}, "money", 1)
 
+    async def top_up(self) -> None:
+        """Have payments announce something."""
+        body = {"amount_minor": 1}
+        await self._insist(self.users[0], "/accounts/me/top-ups", body, f"more-{next(self._number)}", 0)
+
     async def served(self, seconds_max: float) -> None:
         """Return when an order in every partition, placed now, is final; raise TimeoutError."""
         number = next(self._number)

@@ -33,8 +33,11 @@ console = Console(highlight=False, width=160) if not Console().is_terminal else 
 
 async def run(plan: Plan, keep_logs: Path | None = None) -> Report:
     """Run a plan on a shop of its own; what keeps it from proving anything is in the report's failures."""
-    report = Report(plan.seed)
-    async with a_world(plan.seed, keep=keep_logs) as world, _scene(world, plan) as scene:
+    report = Report(plan.seed, plan.chapter)
+    async with (
+        a_world(plan.seed, keep=keep_logs, is_hurried=plan.is_hurried) as world,
+        _scene(world, plan) as scene,
+    ):
         try:
             await _Run(plan, scene, report).all()
         finally:
@@ -51,7 +54,11 @@ async def _scene(world: World, plan: Plan) -> AsyncIterator[Scene]:
         answers = Answers(world.folder / "answers.jsonl")
         probe = Probe(session, gateways, f"probe-{plan.seed}")
         load = Load(session, gateways, answers, random.Random(rng.random()))
-        yield Scene(world, session, probe, load, answers, rng, plan.orders_per_second)
+        listeners = [
+            Listener(session, gateways, customer.user_id, answers, random.Random(rng.random()))
+            for customer in load.customers[:LISTENERS]
+        ]
+        yield Scene(world, session, probe, load, answers, listeners, rng, plan.orders_per_second)
 
 
 class _Run:
@@ -70,25 +77,15 @@ class _Run:
         scene = self._scene
         await scene.probe.open()
         await scene.load.open_wallets()
-        listeners = [
-            Listener(
-                scene.session,
-                self._world.shop.gateways(),
-                customer.user_id,
-                scene.answers,
-                random.Random(scene.rng.random()),
-            )
-            for customer in scene.load.customers[:LISTENERS]
-        ]
-        listening = [asyncio.create_task(listener.run()) for listener in listeners]
+        listening = [asyncio.create_task(listener.run()) for listener in scene.listeners]
         try:
             before = await self._load_and_hurt()
-            await self._come_to_rest(listeners)
+            await self._come_to_rest()
         finally:
             for task in listening:
                 task.cancel()
             await asyncio.gather(*listening, return_exceptions=True)
-        await self._conclude(before, listeners)
+        await self._conclude(before)
 
     async def _load_and_hurt(self) -> judge.Usage:
         """Have orders placed, and faults happen meanwhile; return what was in use before the first one."""
@@ -228,14 +225,14 @@ class _Run:
                 return
             await asyncio.sleep(0.2)
 
-    async def _come_to_rest(self, listeners: list[Listener]) -> None:
+    async def _come_to_rest(self) -> None:
         try:
             self._report.facts["seconds until at rest"] = await judge.until_at_rest(self._world)
-            await judge.until_told(self._world, listeners)
+            await judge.until_told(self._world, self._scene.listeners)
         except AssertionError as error:
             self._report.failures.append(str(error))
 
-    async def _conclude(self, before: judge.Usage, listeners: list[Listener]) -> None:
+    async def _conclude(self, before: judge.Usage) -> None:
         report, scene, world = self._report, self._scene, self._world
         scene.answers.close()
         report.orders = await world.number("orders", "SELECT count(*) FROM orders")
@@ -254,8 +251,8 @@ class _Run:
             "messages published twice": len(again),
             "redeliveries dropped by the inbox": await judge.dropped_by_inbox(world),
             "started again without a fault of ours": judge.restarts_by_themselves(world),
-            "frames told over sockets": sum(listener.frames for listener in listeners),
-            "sockets opened": sum(listener.connections for listener in listeners),
+            "frames told over sockets": sum(listener.frames for listener in scene.listeners),
+            "sockets opened": sum(listener.connections for listener in scene.listeners),
             "longest wait for a definite answer, seconds": scene.load.longest_seconds,
             "what the clients' answers contradict": len(scene.answers.violations),
             "seconds of the audit": report.audit.get("seconds"),
@@ -263,8 +260,8 @@ class _Run:
         }
         report.failures += judge.loops(world)
         report.judge(self._plan.orders, self._plan.kills, self._plan.recovery_seconds)
-        if not again:
-            report.failures.append("no relay ever published a message twice")
+        if self._plan.is_repeating:
+            report.judge_repetitions()
 
 
 def _attribute(happened: list[Happened], times: list[float]) -> None:

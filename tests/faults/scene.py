@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from tests.faults.feeds import Listener
 from tests.faults.load import Answers, Load
 from tests.faults.probe import Probe
 from tests.faults.world import World
@@ -24,6 +25,7 @@ class Scene:
     probe: Probe
     load: Load
     answers: Answers
+    listeners: list[Listener]
     rng: random.Random
     per_second: float
 

@@ -21,9 +21,10 @@ class Echo:
         self.got = b""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65_536):
-            self.got += data
-            writer.write(data)
+        with suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                self.got += data
+                writer.write(data)
         writer.close()
 
 
@@ -143,8 +144,45 @@ async def test_who_does_not_listen_is_refused_until_it_does() -> None:
         with pytest.raises(ConnectionRefusedError):
             await connect()
         link.target_port = there
-        async with asyncio.timeout(5):
-            while True:
-                with suppress(ConnectionRefusedError):
-                    assert await said(await connect(), b"again") == b"again"
-                    return
+        await until_carried(connect)
+
+
+async def test_closed_link_refuses_and_listens_on_the_same_port_again() -> None:
+    async with linked() as (link, _, connect):
+        client = await connect()
+        assert await said(client, b"before") == b"before"
+        link.set_mode(Mode.CLOSED)
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(client[0].read(1), 5)
+        for _ in range(3):
+            with pytest.raises(ConnectionRefusedError):
+                await connect()
+        link.set_mode(Mode.OPEN)
+        await until_carried(connect)
+
+
+async def test_link_that_resets_takes_requests_and_never_replies() -> None:
+    async with linked() as (link, echo, connect):
+        client = await connect()
+        assert await said(client, b"before") == b"before"
+        link.set_mode(Mode.RESET)
+        client[1].write(b"on its way")
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(client[0].read(1), 5)
+        assert echo.got == b"beforeon its way"
+        for _ in range(20):
+            with pytest.raises(ConnectionError):
+                await said(await connect(), b"x")
+        requests = echo.got.count(b"x")
+        assert 0 < requests < 20, "some connections are reset at once, some when the reply is due"
+        link.set_mode(Mode.OPEN)
+        await until_carried(connect)
+
+
+async def until_carried(connect: Connect) -> None:
+    """Return when a new connection is carried."""
+    async with asyncio.timeout(5):
+        while True:
+            with suppress(ConnectionRefusedError):
+                assert await said(await connect(), b"again") == b"again"
+                return

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.plan import everything, short, soak, volley
+from tests.faults.plan import everything, outages, short, soak, volley
 from tests.faults.report import Happened, Report, markdown, share
 
 CLEAN = {"ok": True, "exit_code": 0, "invariants": []}
@@ -15,11 +15,13 @@ BROKEN = {"id": "5", "name": "one order per key", "broken": 1, "warning": False}
 def a_run() -> Report:
     """Return a run that is as it should be."""
     killed = Happened("SIGKILL of orders", 0, kills=2, recovery_seconds=9.0, dropped_by_inbox=3)
-    return Report(7, minutes=1.0, orders=100, happened=[killed], audit=dict(CLEAN))
+    facts = {"messages published twice": 1}
+    return Report(7, minutes=1.0, orders=100, happened=[killed], facts=facts, audit=dict(CLEAN))
 
 
 def judged(report: Report) -> list[str]:
     report.judge(100, 2, (15.0, 30.0))
+    report.judge_repetitions()
     return report.failures
 
 
@@ -33,6 +35,7 @@ def test_good_run_passes() -> None:
         (lambda run: setattr(run, "orders", 99), "99 orders"),
         (lambda run: setattr(run.happened[0], "kills", 1), "1 kills"),
         (lambda run: setattr(run.happened[0], "dropped_by_inbox", 0), "ever delivered again"),
+        (lambda run: run.facts.clear(), "ever published a message twice"),
         (lambda run: setattr(run.happened[0], "recovery_seconds", 15.1), "15.1 s"),
         (lambda run: setattr(run.happened[0], "failure", "it was not hit"), "not hit"),
         (lambda run: run.audit.update(ok=False, exit_code=1, invariants=[BROKEN]), "5 (1)"),
@@ -75,6 +78,17 @@ def test_seed_decides_what_happens() -> None:
 def test_short_plan_has_every_crash_point() -> None:
     names = {fault.name for fault in short(1).faults}
     assert {fault.name for fault in everything() if fault.name.startswith("crash point")} <= names
+
+
+def test_outages_have_every_length_in_every_way_and_the_repetitions_evenly() -> None:
+    names = [fault.name for fault in outages(1, 21, (60.0, 600.0)).faults]
+    assert len(names) == 21 + 6
+    for way in ("port closed", "silent", "resets"):
+        assert names.count(f"broker away for 5 to 20 s, {way}") == 7
+        assert len(outages(1, 21, (60.0,), [f"60 s, {way}"]).faults) == 1
+        assert (
+            names.count(f"broker away for 60 s, {way}") == names.count(f"broker away for 600 s, {way}") == 1
+        )
 
 
 def test_volley_kills_no_process_twice() -> None:

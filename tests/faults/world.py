@@ -21,7 +21,7 @@ import psycopg2
 
 from eshop.cluster.folder import TEMPORARY_MARK, DataFolder, ProcessRecord
 from eshop.cluster.os_user import remove_folder
-from tests.faults.launch import CONTROL, SEED
+from tests.faults.launch import CONTROL, HURRIED, SEED
 from tests.faults.links import Mode
 from tests.shop import Shop
 
@@ -61,6 +61,8 @@ class World:
     control: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
     #: How often a process was ended on purpose.
     ended_by_us: Counter[str] = field(default_factory=Counter)
+    #: How often the broker could not be reached, though it ran.
+    broker_outages: int = 0
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -203,7 +205,7 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(seed: int, *, keep: Path | None = None) -> AsyncIterator[World]:
+async def a_world(seed: int, *, keep: Path | None = None, is_hurried: bool = False) -> AsyncIterator[World]:
     """Start a shop with two of everything but projections, yield it when it is ready, and stop it."""
     folder, data, crash_points = _folders()
     async with AsyncExitStack() as at_end:
@@ -211,7 +213,7 @@ async def a_world(seed: int, *, keep: Path | None = None) -> AsyncIterator[World
         has_own_disk = _mount_disk(data / "postgres")
         if has_own_disk:
             at_end.callback(_umount, data / "postgres")
-        launcher = _launch(folder, data, crash_points, seed)
+        launcher = _launch(folder, data, crash_points, seed, is_hurried=is_hurried)
         at_end.callback(_end, launcher)
         if keep is not None:
             at_end.callback(_keep_logs, data / "logs", keep)
@@ -237,7 +239,9 @@ def _folders() -> tuple[Path, Path, Path]:
     return folder, data, crash_points
 
 
-def _launch(folder: Path, data: Path, crash_points: Path, seed: int) -> subprocess.Popen[bytes]:
+def _launch(
+    folder: Path, data: Path, crash_points: Path, seed: int, *, is_hurried: bool
+) -> subprocess.Popen[bytes]:
     words = ["up", "--ephemeral", "--quiet", "--data", str(data), "--scale", SCALE]
     environment = {
         **os.environ,
@@ -245,6 +249,7 @@ def _launch(folder: Path, data: Path, crash_points: Path, seed: int) -> subproce
         "ESHOP_CRASH_POINTS": str(crash_points),
         CONTROL: str(folder / "control"),
         SEED: str(seed),
+        HURRIED: "1" if is_hurried else "",
     }
     # Kept compiled, as a user's machine keeps it: every restart would compile all of it again.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -1,0 +1,27 @@
+"""What aiokafka needs on uvloop: writing to a connection that has just broken is an error that it retries."""
+
+from functools import wraps
+from typing import Any
+
+from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.errors import KafkaConnectionError
+
+_send = AIOKafkaConnection.send
+
+
+@wraps(_send)
+def _send_or_close(self: AIOKafkaConnection, request: Any, expect_response: bool = True) -> Any:
+    try:
+        return _send(self, request, expect_response)
+    except RuntimeError as error:
+        self.close(reason=CloseReason.CONNECTION_BROKEN)
+        raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
+
+
+def report_broken_connections() -> None:
+    """Have aiokafka raise KafkaConnectionError if it writes to a closed connection; again is harmless.
+
+    It expects OSError of a write, as asyncio's transports raise it, but uvloop's raise RuntimeError. That
+    ended workers, and the task that keeps aiokafka's metadata: whoever needed those then waited for ever.
+    """
+    AIOKafkaConnection.send = _send_or_close
