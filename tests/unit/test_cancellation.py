@@ -76,7 +76,7 @@ async def test_bounded_work_that_can_not_be_cancelled_keeps_nobody_waiting() -> 
         await bounded(swallowing(1, entered), 0.1)
     assert entered.is_set()
     assert time.monotonic() - begun < 30
-    await cancel_and_wait(*asyncio.all_tasks() - {asyncio.current_task()})  # type: ignore[arg-type]
+    await cancel_and_wait(*asyncio.all_tasks() - {asyncio.current_task()})
 
 
 async def test_who_waits_for_bounded_work_can_be_cancelled() -> None:
