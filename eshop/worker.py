@@ -12,10 +12,13 @@ from grpc import aio
 from eshop import crash
 from eshop.agents.consumer import register
 from eshop.agents.periodic import register_periodic
+from eshop.agents.watchdog import LOOK_SECONDS, SilenceWatch
+from eshop.cancellation import cancel_and_wait
 from eshop.contracts.bodies import ParkedMessage
 from eshop.contracts.topics import Topic
 from eshop.handlers.parking import park
 from eshop.handlers.replay import Handler
+from eshop.relay.depth import MEASURE_SECONDS, measure_outbox
 from eshop.relay.log import next_offset
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay
@@ -33,6 +36,8 @@ from eshop.web.app import ServiceApp
 from eshop.web.health import NotReady
 
 RETENTION_SECONDS = 600.0
+#: Its round may end in it; then it is cut off, which costs repeated messages and nothing else.
+RELAY_STOP_SECONDS = 3.0
 
 U = TypeVar("U", bound=AnyUnitOfWork)
 AddServicer = Callable[[aio.Server], None]
@@ -75,8 +80,7 @@ def _wire_database(
     app: ServiceApp, service: str, settings: Settings, store: Store[U], requests: Store[U]
 ) -> None:
     async def have_topics() -> None:
-        copies = Copies(settings.topic_replication, settings.topic_min_in_sync)
-        await ensure_topics(settings.kafka, settings.topic_prefix, copies)
+        await ensure_topics(settings.kafka, settings.topic_prefix, _copies(settings))
 
     async def have_database() -> None:
         if (admin_url := settings.admin_url()) is not None:
@@ -101,25 +105,34 @@ def _wire_database(
 
 def _wire_relay(app: ServiceApp, settings: Settings, store: Store[U]) -> None:
     holder = f"{socket.gethostname()}:{os.getpid()}"
-    publisher = Publisher(settings.kafka, settings.topic_prefix)
-    running: list[tuple[Relay, asyncio.Task[None]]] = []
+    publisher = Publisher(settings.kafka, settings.topic_prefix, _copies(settings))
+    relay = Relay(store.database, store.doorbell, publisher, holder)
+    watch = SilenceWatch(lambda: relay.alive_at, "the relay")
+    running: list[asyncio.Task[None]] = []
 
     @app.before_start
     async def start() -> None:
-        relay = Relay(store.database, store.doorbell, publisher, holder)
-        running.append((relay, asyncio.create_task(relay.run())))
+        running.append(asyncio.create_task(relay.run()))
 
     @app.at_end
     async def stop() -> None:
-        for relay, task in running:
-            relay.stop()
-            await task
+        relay.stop()
+        if running:
+            await asyncio.wait(running, timeout=RELAY_STOP_SECONDS)
+        await cancel_and_wait(*running, seconds_max=1.0)
 
     async def is_running() -> None:
-        if not running or running[0][1].done():
+        if not running or running[0].done():
             raise NotReady("the relay does not run")
+        await watch.check()
 
     app.add_check("relay", is_running)
+    register_periodic(app, LOOK_SECONDS, watch.look, "the watch on the relay")
+    register_periodic(app, MEASURE_SECONDS, partial(measure_outbox, store.database), "measuring the outbox")
+
+
+def _copies(settings: Settings) -> Copies:
+    return Copies(settings.topic_replication, settings.topic_min_in_sync)
 
 
 def wire_grpc(app: ServiceApp, settings: Settings, services: Mapping[str, AddServicer]) -> None:

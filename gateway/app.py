@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from eshop.cache import ReadThrough, RedisStore, VersionedStore
+from eshop.cancellation import cancel_and_wait
 from eshop.contracts.messages import Message
 from eshop.contracts.proto.orders_v1_pb2 import CreateOrder, CreateOrderResult, CreateOrdersRequest
 from eshop.contracts.proto.shared_v1_pb2 import FeedHeadsRequest
@@ -69,9 +70,7 @@ async def _parts(app: web.Application) -> AsyncIterator[None]:
     app[HEALTH] = _health(upstream, events, store)
     tasks = [asyncio.create_task(events.run()), asyncio.create_task(sweep.run())]
     yield
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await cancel_and_wait(*tasks)
     await creates.close()
     await store.close()
     await upstream.close()

@@ -15,6 +15,7 @@ from eshop import crash
 from eshop.agents.batches import ack_in_order, headers_of, message_of, origin_of
 from eshop.agents.lane import Lane
 from eshop.agents.positions import Positions
+from eshop.cancellation import cancel_and_wait
 from eshop.contracts.bodies import UnknownEvent
 from eshop.contracts.envelope import UndecodableMessage
 from eshop.contracts.messages import Message, Origin
@@ -150,10 +151,7 @@ class Delivery(Generic[U]):
 
     async def stop(self) -> None:
         """Give up what waits in lanes, unacknowledged: it comes again."""
-        tasks = [lane.task for lane in self._lanes.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*(lane.task for lane in self._lanes.values()))
 
     def _tried(self, origins: Sequence[Origin]) -> None:
         now = time.monotonic()

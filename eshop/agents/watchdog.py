@@ -1,4 +1,4 @@
-"""Ends a worker that has work and does none: whatever it hangs in, a restarted one goes on."""
+"""Ends a worker that has work and does none, or hangs: whatever it hangs in, a restarted one goes on."""
 
 import logging
 import time
@@ -12,6 +12,7 @@ from eshop.agents.positions import NextOffset
 from eshop.exit import end_process
 from eshop.web.app import ServiceApp
 from eshop.web.consumer import SeekingConsumer
+from eshop.web.health import NotReady
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,10 @@ STALLED_SECONDS = 30.0
 STARVED_SECONDS = 300.0
 #: A large table may have to be recovered in it.
 UNSETTLED_SECONDS = 180.0
+#: More than all the bounds of a relay's round together, of which one or two are used up in an outage.
+SILENT_SECONDS = 45.0
+#: From then on the worker says that it is not ready.
+QUIET_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +124,29 @@ class Watch:
         if now - self._unsettled_at > UNSETTLED_SECONDS:
             end_process(f"{self._name} waits for its partitions for {now - self._unsettled_at:.0f} s")
         return True
+
+
+class SilenceWatch:
+    """Ends the worker if one of its parts shows no sign of life. A failure is a sign of life, too."""
+
+    def __init__(self, alive_at: Callable[[], float], name: str) -> None:
+        """Watch what was last alive at ``alive_at()``, by the monotonic clock."""
+        self._alive_at = alive_at
+        self._name = name
+        self._watched_since = self._looked_at = time.monotonic()
+
+    async def look(self) -> None:
+        """Look once. Time in which nobody looked does not count: the whole process stood still."""
+        now = time.monotonic()
+        if now - self._looked_at > 2 * LOOK_SECONDS:
+            self._watched_since = now
+        self._looked_at = now
+        silent_seconds = now - max(self._alive_at(), self._watched_since)
+        if silent_seconds > SILENT_SECONDS:
+            end_process(f"{self._name} shows no sign of life for {silent_seconds:.0f} s")
+
+    async def check(self) -> None:
+        """Raise NotReady if there was no sign of life for a while."""
+        silent_seconds = time.monotonic() - self._alive_at()
+        if silent_seconds > QUIET_SECONDS:
+            raise NotReady(f"{self._name} shows no sign of life for {silent_seconds:.0f} s")

@@ -3,20 +3,22 @@
 import asyncio
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 
 from eshop import crash
+from eshop.cancellation import cancel_and_wait
+from eshop.relay.attempts import Attempts
+from eshop.relay.backlog import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, Backlog
 from eshop.relay.publisher import Publisher
 from eshop.store.database import Database
 from eshop.store.doorbell import Doorbell, listen
 from eshop.store.faults import TransientFault
 from eshop.store.lease import release_lease, renew_lease, take_lease
-from eshop.store.outbox import Sent, Unsent, mark_sent, read_unsent
+from eshop.store.outbox import Page, Sent, mark_sent, read_unsent
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +29,15 @@ RENEW_SECONDS = 1.5
 LEASE_MARGIN_SECONDS = 0.5
 #: The safety net under the signals, never the normal path.
 SWEEP_SECONDS = 1.0
-ROWS_MAX = 2_000
-BACKOFF_SECONDS = 0.2
-BACKOFF_SECONDS_MAX = 5.0
+#: The safety net under the floor: a page of what is below it is read this often.
+CHECK_SECONDS = 10.0
+#: A partition that takes longer goes on by itself, and the others are not kept waiting for it.
+PATIENCE_SECONDS = 0.5
 
 _published = Counter("eshop_relay_published_total", "Messages published by this process's relay")
 _failures = Counter("eshop_relay_failures_total", "Rounds of this process's relay that failed")
 _active = Gauge("eshop_relay_active", "1 while this process's relay holds the lease")
-_oldest = Gauge("eshop_relay_oldest_seconds", "Age of the oldest message of the last round")
+_held = Gauge("eshop_relay_held_partitions", "Partitions that this process's relay can't publish to now")
 
 
 class LeaseLost(Exception):
@@ -45,7 +48,7 @@ class Relay:
     """One of a service's relays. It publishes while it holds the lease, and otherwise waits for it.
 
     A message is marked only after every replica has it; a crash in between makes its successor publish it
-    again, with the same id.
+    again, with the same id. Everything that a round waits for has a bound.
     """
 
     def __init__(self, database: Database, doorbell: Doorbell, publisher: Publisher, holder: str) -> None:
@@ -53,9 +56,16 @@ class Relay:
         self._doorbell = doorbell
         self._publisher = publisher
         self._holder = holder
+        self._backlog = Backlog()
+        self._attempts = Attempts(publisher, self._backlog, doorbell)
         self._token = 0
         self._held_until = 0.0
+        self._delay = BACKOFF_SECONDS
+        self._checked_at = 0.0
+        self._check_from = 0
         self._stopping = asyncio.Event()
+        #: When a round or an attempt at the lease last ended, well or not, by the monotonic clock.
+        self.alive_at = time.monotonic()
 
     @property
     def is_active(self) -> bool:
@@ -64,21 +74,17 @@ class Relay:
 
     async def run(self) -> None:
         """Publish until ``stop``, whatever happens to Postgres or Kafka."""
-        delay = BACKOFF_SECONDS
-        while not self._stopping.is_set():
-            try:
-                await self._stand_by()
-                delay = BACKOFF_SECONDS
-            except LeaseLost:
-                logger.warning("the outbox is published by another process now")
-            except Exception as error:
-                is_expected = isinstance(error, (TransientFault, KafkaError, TimeoutError, OSError))
-                text = str(error) or repr(error)
-                logger.warning("the relay waits %.1f s after: %s", delay, text, exc_info=not is_expected)
-                _failures.inc()
-                await self._publisher.reset()
-                await self._pause(delay)
-                delay = min(delay * 2, BACKOFF_SECONDS_MAX)
+        listener = asyncio.create_task(listen(self._database.url, self._doorbell))
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._stand_by()
+                except LeaseLost:
+                    logger.warning("the outbox is published by another process now")
+                except Exception as error:  # noqa: BLE001  it is logged, and the relay goes on
+                    await self._failed(error)
+        finally:
+            await cancel_and_wait(listener)
         await self._release()
 
     def stop(self) -> None:
@@ -86,13 +92,23 @@ class Relay:
         self._stopping.set()
         self._doorbell.ring()
 
+    async def _failed(self, error: Exception) -> None:
+        self.alive_at = time.monotonic()
+        is_expected = isinstance(error, (TransientFault, KafkaError, TimeoutError, OSError))
+        text = str(error) or repr(error)
+        logger.warning("the relay waits %.1f s after: %s", self._delay, text, exc_info=not is_expected)
+        _failures.inc()
+        await self._pause(self._delay)
+        self._delay = min(self._delay * 2, BACKOFF_SECONDS_MAX)
+
     async def _stand_by(self) -> None:
-        """Take the lease, or return after a while without it."""
+        """Take the lease and lead, or return after a while without it."""
         if not self.is_active:
             asked_at = time.monotonic()
             token = await self._database.run_alone(
                 lambda session: take_lease(session, self._holder, LEASE_SECONDS)
             )
+            self.alive_at = time.monotonic()
             if token is None:
                 return await self._pause(SWEEP_SECONDS)
             self._token, self._held_until = token, asked_at + LEASE_SECONDS - LEASE_MARGIN_SECONDS
@@ -102,20 +118,23 @@ class Relay:
     async def _lead(self) -> None:
         self._doorbell.answered_here = True
         _active.set(1)
-        listener = asyncio.create_task(listen(self._database.url, self._doorbell))
         renewal = asyncio.create_task(self._keep_lease())
         try:
             while not self._stopping.is_set():
                 if not self.is_active:
                     raise LeaseLost
-                if await self._round() < ROWS_MAX:
-                    await self._doorbell.wait(SWEEP_SECONDS)
+                more = await self._round()
+                self.alive_at = time.monotonic()
+                self._delay = BACKOFF_SECONDS
+                if not more:
+                    retry = self._backlog.seconds_to_retry(time.monotonic())
+                    await self._doorbell.wait(min(SWEEP_SECONDS, retry))
         finally:
             self._doorbell.answered_here = False
             _active.set(0)
-            for task in (listener, renewal):
-                task.cancel()
-            await asyncio.gather(listener, renewal, return_exceptions=True)
+            await cancel_and_wait(renewal)
+            await self._attempts.abandon()
+            await self._publisher.reset()
 
     async def _keep_lease(self) -> None:
         while True:
@@ -131,43 +150,60 @@ class Relay:
             self._held_until = asked_at + LEASE_SECONDS - LEASE_MARGIN_SECONDS if kept else 0.0
             self._doorbell.ring()
 
-    async def _round(self) -> int:
-        """Publish what is unsent, up to a bound, and mark what was published; return how many there were."""
-        unsent = await self._database.run_alone(lambda session: read_unsent(session, ROWS_MAX))
-        if not unsent:
-            return 0
-        _oldest.set(time.time() - unsent[0].created_at.timestamp())
+    async def _round(self) -> bool:
+        """Publish what may leave, and mark what did; return whether more may be waiting."""
+        floor = self._backlog.floor
+        page = await self._read(floor)
+        retry_from = self._backlog.retry_from(time.monotonic())
+        due = None if retry_from is None else await self._read(retry_from)
         if not self.is_active:
             raise LeaseLost
-        outcomes = await asyncio.gather(
-            *(
-                self._publisher.publish(topic, partition, rows)
-                for (topic, partition), rows in (await self._by_partition(unsent)).items()
-            )
-        )
-        sent = [row for rows, _ in outcomes for row in rows]
-        _published.inc(len(sent))
-        crash.reach("after-publish-before-mark")
-        await self._mark(sent)
-        crash.reach("after-mark")
-        for _, error in outcomes:
-            if error is not None:
-                raise error
-        return len(unsent)
+        fresh = self._backlog.take(page)
+        again = {} if due is None else self._backlog.take_due(due, time.monotonic())
+        if fresh or again:
+            await self._publisher.start()
+        self._attempts.begin(again)
+        await self._attempts.wait(self._attempts.begin(fresh), PATIENCE_SECONDS)
+        await self._settle()
+        await self._check_below_floor()
+        _held.set(len(self._backlog.held))
+        is_cut = page.end is not None or (due is not None and due.end is not None)
+        return is_cut and bool(fresh or again or self._backlog.floor > floor)
 
-    async def _by_partition(self, unsent: Sequence[Unsent]) -> dict[tuple[str, int], list[Unsent]]:
-        groups: dict[tuple[str, int], list[Unsent]] = defaultdict(list)
-        for row in unsent:
-            groups[row.message.topic, await self._publisher.partition_of(row.message)].append(row)
-        return groups
+    async def _read(self, from_id: int) -> Page:
+        limit = self._backlog.limit
+        return await self._database.run_alone(lambda session: read_unsent(session, limit, from_id))
 
-    async def _mark(self, sent: Sequence[Sent]) -> None:
-        if sent and not await self._database.run_alone(lambda session: mark_sent(session, sent, self._token)):
+    async def _settle(self) -> None:
+        """Mark what the attempts that have ended sent."""
+        ended = self._attempts.ended()
+        sent = [row for attempt in ended for row in attempt.sent]
+        if sent:
+            _published.inc(len(sent))
+            crash.reach("after-publish-before-mark")
+            await self._mark(sent)
+            crash.reach("after-mark")
+        self._attempts.settle(ended)
+        if ended and not sent and not self._attempts.running:
+            await self._publisher.reset()  # it may be the producer that is broken
+
+    async def _mark(self, sent: Iterable[Sent]) -> None:
+        rows = list(sent)
+        if not await self._database.run_alone(lambda session: mark_sent(session, rows, self._token)):
             self._held_until = 0.0
             raise LeaseLost
 
+    async def _check_below_floor(self) -> None:
+        """Look, page after page, for messages below the floor that should not be there."""
+        if time.monotonic() - self._checked_at < CHECK_SECONDS:
+            return
+        page = await self._read(self._check_from)
+        self._checked_at = time.monotonic()
+        self._check_from = page.end if page.end is not None and page.end < self._backlog.floor else 0
+        if broken := self._backlog.check(page):
+            logger.error("%d messages were passed over, and are published now", broken)
+
     async def _release(self) -> None:
-        await self._publisher.reset()
         if self._token and self.is_active:
             with suppress(TransientFault):
                 await self._database.run_alone(lambda session: release_lease(session, self._token))

@@ -1,6 +1,8 @@
 """Bring the topics to the broker before any worker starts: Faust ignores a missing one for ever."""
 
 import asyncio
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +10,16 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from eshop.contracts.topics import CATALOGUE
+from eshop.contracts.topics import CATALOGUE, Topic
+
+logger = logging.getLogger(__name__)
 
 VISIBLE_SECONDS_MAX = 15.0
 POLL_SECONDS = 0.05
 
 
 class TopicMismatch(Exception):
-    """A topic exists with other partitions than the catalogue says, or with fewer copies than asked for."""
+    """A topic exists with fewer partitions than the catalogue says, or with fewer copies than asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +33,19 @@ class Copies:
 ONE_COPY = Copies()
 
 
-async def ensure_topics(kafka: str, prefix: str = "", copies: Copies = ONE_COPY) -> None:
+async def ensure_topics(
+    kafka: str, prefix: str = "", copies: Copies = ONE_COPY, topics: Sequence[Topic] = CATALOGUE
+) -> None:
     """Create every topic of the catalogue that is missing, and return when the broker shows all of them.
 
-    Harmless to repeat, and for several processes to do at once. Raises TopicMismatch where partitions differ:
-    users would be in other partitions than the messages before; and where there are fewer copies: a promise
-    would be broken without a word. Raises aiokafka's KafkaError on faults.
+    Harmless to repeat, and for several processes to do at once. A topic with more partitions than the
+    catalogue says is left as it is, with a warning: messages are placed by the catalogue's number. Raises
+    TopicMismatch if there are fewer: users would be in other partitions than the messages before; and if
+    there are fewer copies: a promise would be broken without a word. Raises aiokafka's KafkaError on faults,
+    and TimeoutError if the broker does not show a topic.
     """
     await ensure(
-        kafka, [new_topic(prefix + topic.name, topic.partitions, topic.config, copies) for topic in CATALOGUE]
+        kafka, [new_topic(prefix + topic.name, topic.partitions, topic.config, copies) for topic in topics]
     )
 
 
@@ -53,7 +61,8 @@ async def ensure(kafka: str, topics: Sequence[NewTopic]) -> None:
     await admin.start()
     try:
         await _create_missing(admin, topics)
-        await asyncio.wait_for(_all_visible(admin, topics), VISIBLE_SECONDS_MAX)
+        for topic in await _all_visible(admin, topics):
+            _compare(topic, next(wanted for wanted in topics if wanted.name == topic["topic"]))
     finally:
         await admin.close()
 
@@ -69,19 +78,27 @@ async def _create_missing(admin: AIOKafkaAdminClient, topics: Sequence[NewTopic]
             raise for_code(code)(f"creating {_name}: {_message}")
 
 
-async def _all_visible(admin: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> None:
-    wanted = {topic.name: topic for topic in topics}
-    found: list[dict[str, Any]] = []
-    while len(found) < len(wanted):
-        described = await admin.describe_topics(list(wanted))
-        found = [topic for topic in described if topic["error_code"] == 0]
-        if len(found) < len(wanted):
-            await asyncio.sleep(POLL_SECONDS)
-    for topic in found:
-        name, count = topic["topic"], len(topic["partitions"])
-        partitions, copies = wanted[name].num_partitions, wanted[name].replication_factor
-        if count != partitions:
-            raise TopicMismatch(f"{name} has {count} partitions, the catalogue says {partitions}")
-        fewest = min(len(partition["replicas"]) for partition in topic["partitions"])
-        if fewest < copies:
-            raise TopicMismatch(f"{name} has {fewest} copies, ESHOP_TOPIC_REPLICATION says {copies}")
+async def _all_visible(admin: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> list[dict[str, Any]]:
+    names, give_up_at = [topic.name for topic in topics], time.monotonic() + VISIBLE_SECONDS_MAX
+    while True:
+        found = [topic for topic in await admin.describe_topics(names) if topic["error_code"] == 0]
+        if len(found) == len(names):
+            return found
+        if time.monotonic() > give_up_at:
+            missing = sorted(set(names) - {topic["topic"] for topic in found})
+            raise TimeoutError(f"the broker does not show {', '.join(missing)}")
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _compare(found: dict[str, Any], wanted: NewTopic) -> None:
+    count, partitions = len(found["partitions"]), wanted.num_partitions
+    if count < partitions:
+        raise TopicMismatch(f"{wanted.name} has {count} partitions, the catalogue says {partitions}")
+    if count > partitions:
+        logger.warning(
+            "%s has %d partitions; messages go to the first %d, as the catalogue says",
+            *(wanted.name, count, partitions),
+        )
+    fewest, copies = min(len(at["replicas"]) for at in found["partitions"]), wanted.replication_factor
+    if fewest < copies:
+        raise TopicMismatch(f"{wanted.name} has {fewest} copies, ESHOP_TOPIC_REPLICATION says {copies}")

@@ -13,6 +13,7 @@ from psycopg2.extras import NamedTupleCursor
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.sql.expression import ClauseElement
 
+from eshop.cancellation import bounded
 from eshop.store.faults import BrokenAssertion, LockTimeout, TransientFault
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 WORK_CONNECTIONS_MAX = 5
 REQUEST_CONNECTIONS_MAX = 6
 ACQUIRE_SECONDS_MAX = 5.0
+#: A connection, one statement, and what is left to the driver.
+ALONE_SECONDS_MAX = 12.0
+CLOSE_SECONDS_MAX = 4.0
 #: Bounds at the server, so that a stopped process does not hold rows.
 STATEMENT_MS_MAX = 5_000
 LOCK_MS_MAX = 4_000
@@ -101,13 +105,17 @@ class Database:
         )
 
     async def close(self) -> None:
-        """Let running transactions end, then disconnect."""
+        """Let running transactions end, then disconnect; after ``CLOSE_SECONDS_MAX`` cut them off."""
         if self._units:
-            await asyncio.wait(self._units)
-        if self._pool is not None:
-            self._pool.close()
-            await self._pool.wait_closed()
-            self._pool = None
+            await asyncio.wait(self._units, timeout=CLOSE_SECONDS_MAX)
+        if self._pool is None:
+            return
+        if self._units:
+            logger.warning("disconnecting from the database with %d transactions running", len(self._units))
+            self._pool.terminate()
+        self._pool.close()
+        await bounded(self._pool.wait_closed(), CLOSE_SECONDS_MAX)
+        self._pool = None
 
     async def transact(self, work: Callable[[Session], Awaitable[T]]) -> T:
         """Run ``work`` in one READ COMMITTED transaction and return what it returns, after COMMIT.
@@ -116,17 +124,26 @@ class Database:
         may be done or not, and has to be safe to repeat. Raises otherwise what ``work`` or the server raised,
         after ROLLBACK. A caller who is cancelled leaves the transaction running to its end.
         """
-        return await self._shielded(self._unit(work, _transaction))
+        return await asyncio.shield(self._begun(self._unit(work, _transaction)))
 
     async def run_alone(self, work: Callable[[Session], Awaitable[T]]) -> T:
         """Run ``work``, which is one statement, as a transaction by itself; otherwise like ``transact``."""
-        return await self._shielded(self._unit(work, _alone))
+        unit = self._begun(self._unit(work, _alone))
+        await asyncio.wait({unit}, timeout=ALONE_SECONDS_MAX)
+        if not unit.done():
+            raise TransientFault(f"no answer from the database in {ALONE_SECONDS_MAX:g} s")
+        return unit.result()
 
-    async def _shielded(self, unit: Coroutine[Any, Any, T]) -> T:
+    def _begun(self, unit: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         task = asyncio.create_task(unit)
         self._units.add(task)
-        task.add_done_callback(self._units.discard)
-        return await asyncio.shield(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, unit: "asyncio.Task[Any]") -> None:
+        self._units.discard(unit)
+        if not unit.cancelled():
+            unit.exception()  # whoever began it may have left
 
     async def _unit(self, work: Callable[[Session], Awaitable[T]], way: _Way) -> T:
         if self._pool is None:

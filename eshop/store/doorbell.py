@@ -46,6 +46,11 @@ async def listen(url: str, doorbell: Doorbell) -> None:
                 while True:
                     await connection.notifies.get()
                     doorbell.ring()
+        except asyncio.CancelledError:
+            # aiopg turns a statement timeout at the server into a cancellation that nobody asked for.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
         except Exception as error:  # noqa: BLE001  nobody else would begin to listen again
             logger.warning("not listening to the outbox for now: %s", error)
-            await asyncio.sleep(RECONNECT_SECONDS)
+        await asyncio.sleep(RECONNECT_SECONDS)

@@ -1,10 +1,11 @@
 """The outbox: messages committed with the state that they announce."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 
-from sqlalchemy import BigInteger, Integer, Text, bindparam, cast, exists, func, select, update
+from sqlalchemy import BigInteger, Integer, Text, bindparam, cast, exists, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from eshop.store.database import Session
@@ -33,8 +34,12 @@ class Outgoing:
 _COLUMNS = tuple(field.name for field in fields(Outgoing))
 _given = rows(**dict.fromkeys(_COLUMNS, Text))
 #: Under the users' locks and from a sequence without cache: per user, the outbox's order is the commit order.
+#: A transaction has its number before it takes an id: ``Page`` says what stands on that.
 _APPEND = insert(_outbox).from_select(
-    _COLUMNS, select(*(_given.c[name] for name in _COLUMNS)).order_by(_given.c.position)
+    _COLUMNS,
+    select(*(_given.c[name] for name in _COLUMNS))
+    .where(func.pg_current_xact_id().is_not(None))
+    .order_by(_given.c.position),
 )
 _NOTIFY = select(func.pg_notify(CHANNEL, ""))
 
@@ -75,10 +80,69 @@ class Sent:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Unsent messages from an id on, as one snapshot shows them, in outbox order.
+
+    What the snapshot does not show yet was written by a transaction that had its number before: from
+    ``oldest_running`` on, and below ``next_transaction``.
+    """
+
+    from_id: int
+    rows: Sequence[Unsent]
+    #: The id at which the page was cut off; None if nothing unsent is behind it.
+    end: int | None
+    oldest_running: int
+    next_transaction: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Unsent]:
+        return iter(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many messages are unsent, counted up to a bound, and for how long the oldest of them."""
+
+    messages: int
+    oldest_seconds: float
+
+
 #: By what is unsent, never by "after the last one": users' transactions commit out of order.
-_UNSENT = (
-    select(_outbox).where(_outbox.c.sent_at.is_(None)).order_by(_outbox.c.outbox_id).limit(bindparam("limit"))
+_is_unsent = _outbox.c.sent_at.is_(None)
+_snapshot = select(
+    *(
+        cast(cast(bound(func.pg_current_snapshot()), Text), BigInteger).label(name)
+        for name, bound in (
+            ("oldest_running", func.pg_snapshot_xmin),
+            ("next_transaction", func.pg_snapshot_xmax),
+        )
+    )
+).subquery("snapshot")
+_waiting = (
+    select(_outbox)
+    .where(_is_unsent, _outbox.c.outbox_id >= cast(bindparam("from_id"), BigInteger))
+    .order_by(_outbox.c.outbox_id)
+    .limit(bindparam("limit"))
+    .subquery("waiting")
 )
+#: One statement, so that the rows and the transactions are of one snapshot; at least one row.
+_UNSENT = select(_snapshot, _waiting).select_from(_snapshot.outerjoin(_waiting, true()))
+_counted = (
+    select(_outbox.c.created_at)
+    .where(_is_unsent)
+    .order_by(_outbox.c.outbox_id)
+    .limit(bindparam("limit"))
+    .subquery("counted")
+)
+_DEPTH = select(
+    func.count().label("messages"),
+    func.coalesce(func.extract("epoch", func.clock_timestamp() - func.min(_counted.c.created_at)), 0).label(
+        "oldest_seconds"
+    ),
+).select_from(_counted)
 _sent = rows(outbox_id=BigInteger, sent_partition=Integer, sent_offset=BigInteger)
 _lease = ORDERS.tables["relay_lease"]
 _MARK = (
@@ -96,17 +160,28 @@ _MARK = (
 )
 
 
-async def read_unsent(session: Session, limit: int) -> list[Unsent]:
-    """Return unsent messages in outbox order: per user, the order in which their transactions committed."""
-    return [
+async def read_unsent(session: Session, limit: int, from_id: int = 0) -> Page:
+    """Return unsent messages: per user, in the order in which their transactions committed."""
+    found = await session.run(_UNSENT, limit=limit, from_id=from_id)
+    unsent = [
         Unsent(
             row.outbox_id,
             row.message_id,
             row.created_at,
             Outgoing(*(getattr(row, name) for name in _COLUMNS)),
         )
-        for row in await session.run(_UNSENT, limit=limit)
+        for row in found
+        if row.outbox_id is not None
     ]
+    unsent.sort(key=attrgetter("outbox_id"))
+    end = unsent[-1].outbox_id + 1 if len(unsent) == limit else None
+    return Page(from_id, unsent, end, found[0].oldest_running, found[0].next_transaction)
+
+
+async def read_depth(session: Session, messages_max: int) -> Depth:
+    """Count what is unsent, up to ``messages_max``; the age is by the database's clock."""
+    (row,) = await session.run(_DEPTH, limit=messages_max)
+    return Depth(row.messages, float(row.oldest_seconds))
 
 
 async def mark_sent(session: Session, sent: Sequence[Sent], token: int) -> bool:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from eshop.cancellation import cancel_and_wait
 from gateway.feed import End, Feed
 from gateway.frames import Position
 from gateway.identity import user_of_socket
@@ -69,9 +70,7 @@ async def _serve(request: web.Request, socket: web.WebSocketResponse, feed: Feed
                 # What it did not read would keep the connection open for as long as it likes.
                 request.transport.abort()
     finally:
-        pushing.cancel()
-        reading.cancel()
-        await asyncio.gather(pushing, reading, return_exceptions=True)
+        await cancel_and_wait(pushing, reading)
 
 
 async def _read(socket: web.WebSocketResponse) -> None:

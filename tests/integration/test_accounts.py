@@ -62,7 +62,8 @@ async def ask(payments: Payments, partition: Partition, *bodies: object) -> None
 async def last_message(store: Store[OrdersUnitOfWork] | Payments) -> tuple[str, str]:
     """Return type and body of the newest message in the outbox."""
     unsent = await store.database.transact(lambda session: read_unsent(session, 1_000))
-    return unsent[-1].message.type.rsplit(".", 1)[1], unsent[-1].message.body
+    newest = unsent.rows[-1].message
+    return newest.type.rsplit(".", 1)[1], newest.body
 
 
 async def test_empty_account_is_closed_and_opens_again_in_its_currency(payments: Payments) -> None:

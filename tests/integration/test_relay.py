@@ -20,7 +20,7 @@ from eshop.contracts.messages import Message, Origin, decode
 from eshop.contracts.topics import ORDERS_EVENTS
 from eshop.handlers.announce import Cause
 from eshop.handlers.orders import place_orders
-from eshop.relay import relay as relays
+from eshop.relay import backlog
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import LEASE_SECONDS, Relay
 from eshop.relay.topics import ensure_topics
@@ -146,7 +146,7 @@ async def test_users_messages_keep_their_order_through_errors_and_new_producers(
     cluster: EmbeddedCluster, orders: Orders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = await topic_prefix(cluster.kafka)
-    monkeypatch.setattr(relays, "BACKOFF_SECONDS_MAX", relays.BACKOFF_SECONDS)
+    monkeypatch.setattr(backlog, "BACKOFF_SECONDS_MAX", backlog.BACKOFF_SECONDS)
     send, chance = AIOKafkaProducer.send_batch, random.Random(7)
 
     async def send_or_fail(self: Any, *batch: Any, **where: Any) -> Any:
@@ -229,7 +229,7 @@ async def test_producer_that_does_not_stop_cleanly_is_dropped_all_the_same(
     publisher = Publisher(cluster.kafka, prefix)
     await orders.transact(lambda uow: place_orders(uow, [place_order("ann")], 60))
     (row,) = await orders.database.transact(lambda session: read_unsent(session, 1))
-    partition = await publisher.partition_of(row.message)
+    await publisher.start()
     assert publisher._producer is not None
     stop = publisher._producer.stop
 
@@ -239,7 +239,8 @@ async def test_producer_that_does_not_stop_cleanly_is_dropped_all_the_same(
 
     monkeypatch.setattr(publisher._producer, "stop", fail)
     await publisher.reset()
-    sent, error = await publisher.publish(ORDERS_EVENTS.name, partition, [row])
+    await publisher.start()
+    sent, error = await publisher.publish(ORDERS_EVENTS.name, 0, [row])
     assert (len(sent), error) == (1, None)
     await publisher.reset()
 

@@ -77,6 +77,18 @@ def test_nobody_but_the_relay_sends_to_kafka() -> None:
     assert found == {"eshop/relay/publisher.py"}
 
 
+def test_whatever_is_cancelled_is_awaited_with_a_bound() -> None:
+    """On Python 3.11 ``wait_for`` swallows a cancellation that arrives when its future is done."""
+    calls = {
+        (name, node.func.attr)
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    assert {name for name, method in calls if method == "cancel"} == {"eshop/cancellation.py"}
+    assert {name for name, method in calls if method == "wait_for"} == set()
+
+
 def test_only_settings_read_the_environment() -> None:
     found = {
         name

@@ -5,7 +5,18 @@ from collections.abc import Callable
 import pytest
 from faust.types import TP
 
-from eshop.agents.watchdog import LOOK_SECONDS, STALLED_SECONDS, STARVED_SECONDS, Standing, Watchdog
+from eshop.agents import watchdog as watchdogs
+from eshop.agents.watchdog import (
+    LOOK_SECONDS,
+    QUIET_SECONDS,
+    SILENT_SECONDS,
+    STALLED_SECONDS,
+    STARVED_SECONDS,
+    SilenceWatch,
+    Standing,
+    Watchdog,
+)
+from eshop.web.health import NotReady
 
 END = 20
 
@@ -69,3 +80,52 @@ def test_time_in_which_nothing_could_be_seen_does_not_count(clock: list[float]) 
     for _ in range(3):
         assert watchdog.look([Standing(TP("topic", 0), 10, END)]) == []
         clock[0] += 2 * STALLED_SECONDS
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect the reasons for which the process would have ended."""
+    reasons: list[str] = []
+    monkeypatch.setattr(watchdogs, "end_process", reasons.append)
+    return reasons
+
+
+async def test_part_that_falls_silent_is_not_ready_and_then_ends_the_process(
+    clock: list[float], ended: list[str]
+) -> None:
+    alive_at = clock[0]
+    watch = SilenceWatch(lambda: alive_at, "the relay")
+    while clock[0] - alive_at <= QUIET_SECONDS:
+        await watch.check()
+        clock[0] += LOOK_SECONDS
+        await watch.look()
+    with pytest.raises(NotReady, match="the relay shows no sign of life for 20 s"):
+        await watch.check()
+    while clock[0] - alive_at <= SILENT_SECONDS:
+        assert ended == []
+        clock[0] += LOOK_SECONDS
+        await watch.look()
+    assert ended == ["the relay shows no sign of life for 50 s"]
+
+
+async def test_part_that_fails_again_and_again_is_alive(clock: list[float], ended: list[str]) -> None:
+    watch = SilenceWatch(lambda: clock[0], "the relay")
+    for _ in range(100):
+        clock[0] += LOOK_SECONDS
+        await watch.look()
+        await watch.check()
+    assert ended == []
+
+
+async def test_process_that_stood_still_is_given_time_to_go_on(clock: list[float], ended: list[str]) -> None:
+    alive_at = clock[0]
+    watch = SilenceWatch(lambda: alive_at, "the relay")
+    clock[0] += 100 * SILENT_SECONDS
+    await watch.look()
+    assert ended == []
+    with pytest.raises(NotReady):
+        await watch.check()
+    for _ in range(int(SILENT_SECONDS / LOOK_SECONDS) + 1):
+        clock[0] += LOOK_SECONDS
+        await watch.look()
+    assert len(ended) == 1

@@ -1,0 +1,173 @@
+"""Which unsent messages may be published now: pure bookkeeping over pages of the outbox, without a clock.
+
+A key is a topic and a partition. Messages of one key are published one attempt at a time, in the outbox's
+order. A key is held from the begin of an attempt until nothing of it is left; a failed attempt holds nobody
+else's messages.
+
+The floor is what makes reading cheap. It keeps this invariant: every unsent message below it, committed or
+yet to be committed, belongs to a held key, and is in flight or not below the key's ``first_id``. So a page is
+read from the floor on and passes over both index entries of messages long sent and messages that can't leave.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from eshop.relay.placement import partition_of
+from eshop.store.outbox import Page, Unsent
+
+#: Messages in a page, and more while the page would be filled by held ones that the floor can't pass yet.
+ROWS_MAX = 2_000
+HELD_ROWS_MAX = 8_000
+BACKOFF_SECONDS = 0.2
+BACKOFF_SECONDS_MAX = 5.0
+
+Key = tuple[str, int]
+Groups = dict[Key, list[Unsent]]
+
+
+@dataclass(slots=True)
+class _Hold:
+    in_flight: frozenset[int] = frozenset()
+    #: The lowest unsent id below or near the floor that is not in flight, if any is known.
+    first_id: int | None = None
+    retry_at: float = 0.0
+    delay: float = BACKOFF_SECONDS
+
+    def is_due(self, now: float) -> bool:
+        return not self.in_flight and self.first_id is not None and now >= self.retry_at
+
+    def notice(self, ids: Collection[int]) -> None:
+        waiting = {outbox_id for outbox_id in ids if outbox_id not in self.in_flight}
+        if self.first_id is not None:
+            waiting.add(self.first_id)
+        self.first_id = min(waiting, default=None)
+
+
+class Backlog:
+    """What one relay knows about a service's outbox. It stays true whoever else publishes in between."""
+
+    def __init__(self) -> None:
+        self.floor = 0
+        self._proof: tuple[int, int] | None = None
+        self._holds: dict[Key, _Hold] = {}
+        self._held_rows = 0
+
+    @property
+    def limit(self) -> int:
+        """How many messages the next page may have: held ones must not fill it."""
+        return ROWS_MAX + min(self._held_rows, HELD_ROWS_MAX)
+
+    @property
+    def held(self) -> list[Key]:
+        """The keys whose messages are in flight or wait after a failure."""
+        return list(self._holds)
+
+    def take(self, page: Page) -> Groups:
+        """Begin an attempt on whatever in a page from the floor on belongs to no held key; return it."""
+        assert page.from_id == self.floor, "the floor's invariant is about pages that begin at it"
+        fresh: Groups = {}
+        self._held_rows = 0
+        for key, rows in _by_key(page.rows).items():
+            hold = self._holds.get(key)
+            if hold is None:
+                fresh[key] = rows
+                self._holds[key] = _Hold(_ids(rows))
+            else:
+                hold.notice(_ids(rows))
+                self._held_rows += len(rows)
+        self._raise_floor(page)
+        return fresh
+
+    def retry_from(self, now: float) -> int | None:
+        """Return where to read a page of messages to be tried again, or None if no held key is due.
+
+        Not behind the floor, although a key's messages may be: only below the floor it is certain that no
+        message of the same user is committed later with a lower id.
+        """
+        due = [
+            hold.first_id for hold in self._holds.values() if hold.is_due(now) if hold.first_id is not None
+        ]
+        return min(*due, self.floor) if due else None
+
+    def seconds_to_retry(self, now: float) -> float:
+        """Return for how long no held key will be due."""
+        waiting = [
+            h.retry_at - now for h in self._holds.values() if not h.in_flight if h.first_id is not None
+        ]
+        return max(0.0, min(waiting, default=BACKOFF_SECONDS_MAX))
+
+    def take_due(self, page: Page, now: float) -> Groups:
+        """Begin an attempt on whatever in a page from ``retry_from`` on belongs to a due key; return it."""
+        groups, due = _by_key(page.rows), {key: hold for key, hold in self._holds.items() if hold.is_due(now)}
+        end = page.end if page.end is not None and page.end < self.floor else None
+        for key, hold in due.items():
+            if end is not None and hold.first_id is not None and hold.first_id >= end:
+                continue  # its messages are behind this page
+            hold.in_flight, hold.first_id = _ids(groups.get(key, ())), end
+            if not hold.in_flight and end is None:
+                del self._holds[key]
+        return {key: groups[key] for key in due if key in groups}
+
+    def finish(self, key: Key, sent: Collection[int], *, failed: bool, now: float) -> None:
+        """End the attempt on a key, of which these ids were sent and marked."""
+        hold = self._holds[key]
+        left = hold.in_flight.difference(sent)
+        hold.in_flight = frozenset()
+        hold.notice(left)
+        if failed:
+            hold.retry_at = now + hold.delay
+            hold.delay = min(2 * hold.delay, BACKOFF_SECONDS_MAX)
+        elif hold.first_id is None or hold.first_id >= self.floor:
+            del self._holds[key]
+        else:
+            hold.retry_at, hold.delay = now, BACKOFF_SECONDS
+
+    def abandon(self, now: float) -> None:
+        """End all attempts: nobody knows what was sent of them."""
+        for key in [key for key, hold in self._holds.items() if hold.in_flight]:
+            self.finish(key, (), failed=False, now=now)
+
+    def check(self, page: Page) -> int:
+        """Lower the floor to the first message below it that breaks the invariant; return how many do.
+
+        For messages that were put there by hand, or by a writer that breaks the rules.
+        """
+        broken = 0
+        for key, rows in _by_key(row for row in page.rows if row.outbox_id < self.floor).items():
+            hold = self._holds.get(key)
+            if hold is None:
+                broken += len(rows)
+                self.floor = min(self.floor, rows[0].outbox_id)
+            elif passed := [
+                i for i in _ids(rows) - hold.in_flight if hold.first_id is None or i < hold.first_id
+            ]:
+                broken += len(passed)
+                hold.notice(passed)
+        return broken
+
+    def _raise_floor(self, page: Page) -> None:
+        """Raise the floor to what is proven: every message of the page belongs to a held key by now.
+
+        When a snapshot shows an id, every lower id was given out before, to transactions that had begun to
+        write before the snapshot's next one. Once all of those are over, no lower id can appear any more.
+        """
+        if self._proof is not None:
+            highest_id, next_transaction = self._proof
+            if page.oldest_running < next_transaction:
+                return
+            proven = highest_id + 1 if page.end is None else min(highest_id + 1, page.end)
+            self.floor, self._proof = max(self.floor, proven), None
+        if page.rows:
+            self._proof = page.rows[-1].outbox_id, page.next_transaction
+
+
+def _by_key(rows: Iterable[Unsent]) -> Groups:
+    groups: Groups = defaultdict(list)
+    for row in rows:
+        groups[row.message.topic, partition_of(row.message.topic, row.message.user_id)].append(row)
+    return dict(groups)
+
+
+def _ids(rows: Iterable[Unsent]) -> frozenset[int]:
+    return frozenset(row.outbox_id for row in rows)

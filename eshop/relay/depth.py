@@ -1,0 +1,22 @@
+"""How much waits in the outbox: from the table itself, whoever publishes it, and if nobody does."""
+
+from prometheus_client import Gauge
+
+from eshop.store.database import Database
+from eshop.store.outbox import read_depth
+
+MEASURE_SECONDS = 5.0
+#: Where counting stops, so that it stays cheap when it matters.
+MESSAGES_MAX = 100_000
+
+_unsent = Gauge(
+    "eshop_outbox_unsent_messages", f"Messages that wait in the outbox, counted up to {MESSAGES_MAX}"
+)
+_oldest = Gauge("eshop_relay_oldest_seconds", "For how long the oldest message has waited in the outbox")
+
+
+async def measure_outbox(database: Database) -> None:
+    """Bring the gauges up to date; raise what the database raises."""
+    depth = await database.run_alone(lambda session: read_depth(session, MESSAGES_MAX))
+    _unsent.set(depth.messages)
+    _oldest.set(depth.oldest_seconds)
