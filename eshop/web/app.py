@@ -22,6 +22,7 @@ from eshop.connections import report_broken_connections
 from eshop.contracts.topics import PARTITIONS
 from eshop.environment import drop_postgres_variables
 from eshop.settings import ANY_HOSTS, Settings
+from eshop.web.assignor import CataloguePartitionAssignor
 from eshop.web.consumer import SeekHook, SeekingConsumer, SeekingTransport
 from eshop.web.health import Check, check_kafka, install_health
 from eshop.web.membership import LOOK_SECONDS, Membership
@@ -195,6 +196,7 @@ def _options(kind: str, settings: Settings) -> dict[str, Any]:
         # Only changelogs of tables are ever declared: Faust declares no source topic.
         "topic_allow_declare": True,
         "topic_disable_leader": True,
+        "PartitionAssignor": CataloguePartitionAssignor,
         "stream_buffer_maxsize": STREAM_BUFFER_MAX,
         "stream_wait_empty": False,
         # Formatted by Faust when it is read, so that `worker --web-port` moves it too.

@@ -23,6 +23,7 @@ from uuid import UUID, uuid4
 import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from rocksdict import AccessType, Options, Rdict
 
 from eshop.cluster.embedded import EmbeddedCluster
@@ -32,6 +33,7 @@ from eshop.contracts.messages import encode, schema_of
 from eshop.contracts.orders_v1 import OrderCancellationRequested, OrderCancelled, OrderCreated, OrderFinished
 from eshop.contracts.payments_v1 import AccountToppedUp
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
+from eshop.relay.placement import partition_of
 from eshop.relay.topics import ensure_topics
 from eshop.tables.users import TABLE
 from tests import raw_batches
@@ -170,6 +172,7 @@ class Bench:
             key=body.user_id.encode(),
             value=encode(body),
             headers=[*envelope.to_headers(), *headers.items()],
+            partition=partition_of(schema.topic.name, body.user_id),
         )
 
     async def put_history(self, shop: Shop, count: int) -> None:
@@ -448,6 +451,29 @@ async def test_totals_are_rebuilt_without_local_state(bench: Bench) -> None:
     await again.until_right(shop)
     await bench.put_history(shop, 300)
     await again.until_right(shop)
+
+
+async def test_workers_share_topics_that_have_grown_as_before(bench: Bench) -> None:
+    """The user's entry and all of the user's events are with one worker, of two."""
+    names = [bench.topic(topic.name) for topic in (ORDERS_EVENTS, PAYMENTS_EVENTS)]
+    admin = AIOKafkaAdminClient(bootstrap_servers=bench.kafka)
+    await admin.start()
+    try:
+        # One a bit more than the other: each would go its own way.
+        await admin.create_partitions(
+            {name: NewPartitions(PARTITIONS + 4 + n) for n, name in enumerate(names)}
+        )
+        while any(len(topic["partitions"]) == PARTITIONS for topic in await admin.describe_topics(names)):
+            await asyncio.sleep(0.05)  # the broker shows it a moment after it says it is done
+    finally:
+        await admin.close()
+    shop = Shop(seed=6, users=50)
+    one, other = await bench.start(), await bench.start()
+    await other.until("projections/totals", lambda status, body: status == 200 and len(body["workers"]) == 2)
+    await bench.put_history(shop, 1500)
+    for worker in (one, other):
+        await worker.until_right(shop)
+    assert one.log.read_text().count("messages go to the first 12") == len(names)
 
 
 async def test_two_workers_answer_for_all_users_and_one_takes_over(bench: Bench) -> None:
