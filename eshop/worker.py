@@ -29,8 +29,7 @@ from eshop.start import when_there
 from eshop.store.database import REQUEST_CONNECTIONS_MAX, Database, Session
 from eshop.store.doorbell import Doorbell
 from eshop.store.migrate import migrate
-from eshop.store.retention import remove_expired
-from eshop.store.schema import METADATA
+from eshop.store.retention import Retention
 from eshop.store.units import AnyUnitOfWork, Store
 from eshop.web.app import ServiceApp
 from eshop.web.health import NotReady
@@ -94,13 +93,10 @@ def _wire_database(
     async def is_answering() -> None:
         await store.database.transact(lambda session: session.run_sql("SELECT 1"))
 
-    async def remove_all_expired() -> None:
-        await remove_expired(store.database, METADATA[service].tables)
-
     app.add_check("postgres", is_answering)
     app.at_end(store.database.close)
     app.at_end(requests.database.close)
-    register_periodic(app, RETENTION_SECONDS, remove_all_expired, "retention")
+    register_periodic(app, RETENTION_SECONDS, Retention(store.database).remove_expired, "retention")
 
 
 def _wire_relay(app: ServiceApp, settings: Settings, store: Store[U]) -> None:

@@ -185,7 +185,7 @@ class FakePayments(PaymentsServicer):
         self.accounts: dict[str, payments_pb.Account] = {}
         self.feeds: dict[str, list[payments_pb.WalletFrame]] = {}
         self.keys: dict[tuple[str, str], payments_pb.Account] = {}
-        self.references: set[str] = set()
+        self.references: set[tuple[str, str]] = set()
         self.closed: dict[str, payments_pb.Account] = {}
         self.transfers: dict[str, list[payments_pb.Transfer]] = {}
         self.decided: dict[str, payments_pb.RefundPaymentReply] = {}
@@ -256,10 +256,11 @@ class FakePayments(PaymentsServicer):
         def topped_up() -> payments_pb.Account | str:
             if request.context.user_id not in self.accounts:
                 return "no-account"
-            if request.reference in self.references:
+            used = (request.context.user_id, request.reference)
+            if used in self.references:
                 return "reference-used"
             if request.reference:
-                self.references.add(request.reference)
+                self.references.add(used)
             return self.move(
                 request.context.user_id, "top_up", request.amount_minor, reference=request.reference
             )

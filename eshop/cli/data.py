@@ -72,7 +72,7 @@ def migrate(
     """
     settings = Settings()
     # Only here: the launcher has no need of the store.
-    store_migrate = import_module("eshop.store.migrate").migrate
+    store = import_module("eshop.store.migrate")
     admin_url = settings.admin_url()
     if admin_url is None:
         raise ClusterError("ESHOP_ADMIN_DATABASE_URL is empty: it names who may create databases")
@@ -81,5 +81,8 @@ def migrate(
             "ESHOP_DATABASE_URL is one service's: say which, `eshop migrate orders` or `payments`"
         )
     for database in [service] if service else list(Database):
-        store_migrate(database.value, settings.service_database_url(database.value), admin_url)
+        try:
+            store.migrate(database.value, settings.service_database_url(database.value), admin_url)
+        except store.MigrationBlocked as error:
+            raise ClusterError(str(error)) from error
         console.print(f"{database.value}: migrated", markup=False)

@@ -184,11 +184,11 @@ async def top_up_account(
 ) -> Answer:
     """Add money from outside. The same request again, by its key, is answered as before.
 
-    Raises psycopg2.errors.UniqueViolation where another user's top-up takes the reference at this moment.
+    A user's reference is used once. What references other users have is not looked at.
     """
 
     async def topped_up(wallet: Wallet) -> Account | Refusal:
-        if reference is not None and await uow.ledger.has_reference(reference):
+        if reference is not None and await uow.ledger.has_reference(wallet.user_id, reference):
             return Refusal("reference-used", "a top-up with this reference was made before")
         decided = top_up(wallet, amount_minor, transfer_id=transfer_id, reference=reference)
         if isinstance(decided, Refusal):

@@ -3,7 +3,6 @@
 from typing import Any
 
 import grpc
-import psycopg2.errors
 import uuid_utils
 from grpc import aio
 
@@ -58,12 +57,7 @@ class PaymentsServicer(Base):
                 uow, asked, amount_minor, transfer_id=transfer_id, reference=reference
             )
 
-        try:
-            answer = await self._store.transact(top_up)
-        except psycopg2.errors.UniqueViolation:
-            # Another user's top-up has just taken the reference: now it is there to be seen.
-            answer = await self._store.transact(top_up)
-        return _result(answer)
+        return _result(await self._store.transact(top_up))
 
     async def CloseAccount(self, request: pb.CloseAccountRequest, context: Context) -> pb.AccountResult:  # noqa: N802
         """Close the user's account."""

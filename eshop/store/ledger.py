@@ -62,7 +62,9 @@ _STATEMENT = (
     .order_by(_history.c.seq.desc())
     .limit(bindparam("limit"))
 )
-_BY_REFERENCE = select(_transfers.c.transfer_id).where(_transfers.c.reference == bindparam("reference"))
+_BY_REFERENCE = select(_transfers.c.transfer_id).where(
+    _transfers.c.reference == bindparam("reference"), _transfers.c.user_id == bindparam("user_id")
+)
 
 
 class Ledger:
@@ -92,9 +94,9 @@ class Ledger:
         await self._session.run(_ADD_TRANSFERS, **arrays(list(_TRANSFER_COLUMNS), heads))
         await self._session.run(_ADD_LEGS, **arrays(list(_LEG_COLUMNS), legs))
 
-    async def has_reference(self, reference: str) -> bool:
-        """Tell whether a top-up of anyone has used the reference."""
-        return bool(await self._session.run(_BY_REFERENCE, reference=reference))
+    async def has_reference(self, user_id: str, reference: str) -> bool:
+        """Tell whether a top-up of this user has used the reference. The wallet is locked."""
+        return bool(await self._session.run(_BY_REFERENCE, user_id=user_id, reference=reference))
 
     async def statement(self, user_id: str, before_seq: int, limit: int) -> list[Any]:
         """Return what moved in the user's wallet before a version, newest first, each with its balance."""

@@ -1,51 +1,74 @@
 """Makes a service's database, its two roles and its tables: at every start, and safely at once from many."""
 
 import logging
+import time
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-import psycopg2
+import psycopg2.errors
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg2 import sql
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, parse_dsn
-from sqlalchemy import Connection, create_engine, text
+from psycopg2.extensions import parse_dsn
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from eshop.store.turn import (
+    CONNECT_SECONDS_MAX,
+    KEEPALIVES,
+    WAIT_SECONDS_MAX,
+    MigrationBlocked,
+    application_name,
+    creation_turn,
+)
 
 logger = logging.getLogger(__name__)
 
-#: Any number, the same for everybody who creates databases of a shop.
-_CREATION_LOCK = 7_239_001
-_CONNECT_SECONDS_MAX = 10
 _MIGRATIONS = Path(__file__).parent / "migrations"
 #: Rows of these are only ever inserted: a ledger can't forget.
 _INSERT_ONLY = {
     "payments": ("transfers", "legs", "wallet_history", "operator_actions"),
     "orders": ("order_history", "operator_actions"),
 }
+_NEWEST = "head"
+#: Whoever waits for a table's lock keeps everybody behind it waiting: for less than the workers' own lock
+#: timeout, and for longer than a vacuum takes to make room (``deadlock_timeout``, 1 s).
+LOCK_MS_MAX = 2_000
+#: A migration that was stopped in a transaction keeps its locks no longer.
+_IDLE_IN_TRANSACTION_MS_MAX = 10_000
+#: A migration does not begin while somebody's transaction is older: an index would wait for its end.
+OLD_TRANSACTION_SECONDS = 5.0
+_PAUSE_SECONDS_MAX = 8.0
+_OLDEST_TRANSACTION = text("""
+    SELECT pid, application_name, xact_start FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+        AND xact_start <= clock_timestamp() - make_interval(secs => :seconds)
+    ORDER BY xact_start LIMIT 1
+""")
+
+
+class _InTheWay(Exception):
+    """Another transaction keeps the migration from going on now."""
 
 
 def migrate(service: str, url: str, admin_url: str) -> None:
     """Bring the service's database, its owner and its run-time role to the newest version, or make them.
 
     ``url`` names the database and the run-time role, ``admin_url`` the maintenance database as someone who
-    may create both. Blocks; other callers wait for their turn. Raises psycopg2.OperationalError where
-    Postgres can't be reached.
+    may create both. Blocks; other callers wait for their turn. Nobody who works on the database waits for the
+    migration for longer than ``LOCK_MS_MAX``: it gives way, and tries again. Raises MigrationBlocked after
+    ``WAIT_SECONDS_MAX`` of that, and psycopg2.OperationalError if Postgres can't be reached.
     """
     target = parse_dsn(url)
     database, role, password = (target.get(name, "") for name in ("dbname", "user", "password"))
-    connection = psycopg2.connect(admin_url, connect_timeout=_CONNECT_SECONDS_MAX)
-    try:
-        connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+    with creation_turn(service, admin_url) as connection:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", (_CREATION_LOCK,))
             _create_roles(cursor, database, role, password)
             _create_database(cursor, database, role)
-            _upgrade(service, on_database(admin_url, url), f"{database}_owner", role)
-    finally:
-        connection.close()  # and with it goes the advisory lock
+        _upgrade(service, on_database(admin_url, url), f"{database}_owner", role)
 
 
 def on_database(admin_url: str, url: str) -> str:
@@ -74,32 +97,69 @@ def _create_database(cursor: psycopg2.extensions.cursor, database: str, role: st
 
 
 def _upgrade(service: str, url: str, owner: str, role: str) -> None:
-    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg2"))
+    """Upgrade, again and again while others are in the way: each try goes on behind what is done."""
+    engine = create_engine(
+        make_url(url).set(drivername="postgresql+psycopg2"),
+        poolclass=NullPool,
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS_MAX,
+            "application_name": application_name(service),
+            "options": f"-c lock_timeout={LOCK_MS_MAX} {KEEPALIVES}"
+            f" -c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS_MAX}",
+        },
+    )
+    begun, pause = time.monotonic(), 0.5
+    while True:
+        try:
+            return _try_upgrade(engine, service, owner, role)
+        except _InTheWay as error:
+            if time.monotonic() - begun > WAIT_SECONDS_MAX:
+                raise MigrationBlocked(
+                    f"the {service} database was not migrated within {WAIT_SECONDS_MAX:g} s: {error}"
+                ) from error
+            logger.warning("the migration of %s tries again in %g s: %s", service, pause, error)
+        time.sleep(pause)
+        pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+
+
+def _try_upgrade(engine: Engine, service: str, owner: str, role: str) -> None:
     try:
-        with engine.begin() as connection:
-            connection.execute(text(f'SET ROLE "{owner}"'))
-            config = Config()
-            config.set_main_option("script_location", str(_MIGRATIONS))
-            config.set_main_option("version_locations", str(_MIGRATIONS / service / "versions"))
-            config.set_main_option("path_separator", "os")
-            config.attributes["connection"] = connection
-            if _is_newer(connection, config):
-                logger.warning(
-                    "the %s database is of a newer version than this worker: left as it is", service
-                )
-                return
-            command.upgrade(config, "head")
-            for grant in _grants(service, role):
-                connection.execute(text(grant))
-    finally:
-        engine.dispose()
+        with engine.connect() as connection:
+            _go_on(connection, service, owner, role)
+    except OperationalError as error:
+        if not isinstance(error.orig, psycopg2.errors.LockNotAvailable | psycopg2.errors.DeadlockDetected):
+            raise (error.orig or error) from error
+        with engine.connect() as connection:
+            who = _oldest_transaction(connection, older_than_seconds=0) or "one that has ended"
+        raise _InTheWay(f"a lock was not to be had; the oldest transaction is {who}") from error
 
 
-def _is_newer(connection: Connection, config: Config) -> bool:
-    """Tell whether the database has a version that this code does not know yet."""
+def _go_on(connection: Connection, service: str, owner: str, role: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("version_locations", str(_MIGRATIONS / service / "versions"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    script = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    return current is not None and current not in known
+    if current is not None and current not in {known.revision for known in script.walk_revisions()}:
+        logger.warning("the %s database is of a newer version than this worker: left as it is", service)
+        return
+    if current != script.get_current_head():
+        who = _oldest_transaction(connection, OLD_TRANSACTION_SECONDS)
+        if who is not None:
+            raise _InTheWay(f"it does not begin beside a long transaction, which is {who}")
+    connection.execute(text(f'SET ROLE "{owner}"'))
+    connection.commit()
+    command.upgrade(config, _NEWEST)
+    for grant in _grants(service, role):
+        connection.execute(text(grant))
+    connection.commit()
+
+
+def _oldest_transaction(connection: Connection, older_than_seconds: float) -> str | None:
+    found = connection.execute(_OLDEST_TRANSACTION, {"seconds": older_than_seconds}).first()
+    return None if found is None else f"that of {found[1] or 'no name'}, pid {found[0]}, since {found[2]}"
 
 
 def _grants(service: str, role: str) -> list[str]:

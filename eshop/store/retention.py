@@ -1,35 +1,145 @@
-"""Retention: removes in bulk what nothing stands on any more."""
+"""Retention: removes what nothing stands on any more, a bounded share at a time.
 
-from collections.abc import Iterable
+Each table has an index on the time that its rows' age counts from, and a position: the time up to which they
+are removed. A pass goes on from there, so it reads what it removes, and no row that somebody's old snapshot
+keeps from being vacuumed.
+
+The database's clock may be wrong. So the position advances, in the rows' own times, by at most twice the
+time that this process measured, by its monotonic clock, since it last looked; and only if no other process
+moved it meanwhile. Rows with a time before the position (the clock was behind) are kept. See docs/adr/0019.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
+
+from prometheus_client import Counter, Gauge
 
 from eshop.store.database import Database, Session
 
+logger = logging.getLogger(__name__)
+
 #: How long rows are kept, in days. A message stays in the inbox for as long as its topic may show it again
-#: (7 days), and longer; one in the outbox until no topic can lose it; an answer as long as clients may retry;
-#: a dead letter for ever, unless it was replayed or discarded.
+#: (7 days), and longer; one in the outbox, from when it was sent, until no topic can lose it; an answer as
+#: long as clients may retry; a dead letter for ever, unless it was replayed or discarded.
 KEPT_DAYS = {"outbox": 8, "inbox": 15, "requests": 7, "dead_letters": 30}
 _TIMES = {
-    "outbox": "created_at",
+    "outbox": "sent_at",
     "inbox": "received_at",
     "requests": "created_at",
     "dead_letters": "resolved_at",
 }
-_ALSO = {"outbox": "AND sent_at IS NOT NULL"}
 #: Rows of a table removed by one transaction.
-ROWS_MAX = 10_000
+ROWS_MAX = 5_000
+#: A table's pass ends after that; the next one goes on.
+PASS_SECONDS_MAX = 60.0
+#: What a pass may remove, in terms of what comes in meanwhile: all of it, and as much of a backlog.
+SHARE_MAX = 2.0
+
+_removed = Counter("eshop_retention_removed_total", "Rows removed after their time", ["table"])
+_failures = Counter("eshop_retention_failures_total", "Passes over a table that failed", ["table"])
+_overdue = Gauge("eshop_retention_overdue_seconds", "How long the oldest row is past its time", ["table"])
+
+_LOOK = "SELECT removed_until::text, removals FROM retention WHERE table_name = %(table)s"
+_MINE = _LOOK + " AND removals = %(removals)s FOR UPDATE"
+#: The oldest row is where rows begin: nothing is lost by passing over a time from which there are none.
+_PLAN = """
+SELECT (least(expired_at, oldest + make_interval(secs => %(seconds)s)))::text AS until,
+    extract(epoch FROM greatest(expired_at - oldest, interval '0'))::float AS overdue_seconds
+FROM (SELECT now() - make_interval(days => %(days)s) AS expired_at,
+    (SELECT min({time}) FROM {table} WHERE {time} >= %(since)s::timestamptz) AS oldest) AS found
+WHERE oldest IS NOT NULL
+"""
+_REMOVE = """
+WITH gone AS (
+    DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM {table}
+        WHERE {time} >= %(since)s::timestamptz AND {time} < %(until)s::timestamptz
+        ORDER BY {time} LIMIT %(rows)s
+    )) RETURNING {time} AS at
+)
+SELECT count(*) AS removed, max(at)::text AS until FROM gone
+"""
+_MOVE = """
+UPDATE retention SET removed_until = %(until)s::timestamptz, removals = removals + 1
+WHERE table_name = %(table)s
+"""
 
 
-async def remove_expired(database: Database, tables: Iterable[str]) -> None:
-    """Remove all expired rows of the tables, up to ``ROWS_MAX`` in a transaction."""
-    for table in sorted(KEPT_DAYS.keys() & tables):
-        while await database.run_alone(partial(_remove, table=table)) == ROWS_MAX:
-            pass  # as many may be left
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A position as this process saw it, and when, by its monotonic clock."""
+
+    removals: int
+    at: float
 
 
-async def _remove(session: Session, table: str) -> int:
-    expired = (
-        f"SELECT ctid FROM {table} WHERE {_TIMES[table]} < now() - make_interval(days => {KEPT_DAYS[table]})"  # noqa: S608
-        f" {_ALSO.get(table, '')} LIMIT {ROWS_MAX}"
+class Retention:
+    """Removes from a service's database, pass by pass. Any number of processes may do so at once."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._clock = clock
+        self._looks: dict[str, _Look] = {}
+
+    async def remove_expired(self) -> None:
+        """Do a pass over each table; the first pass only looks. A table that fails stops no other."""
+        for table in KEPT_DAYS:
+            try:
+                await self._pass(table)
+            except Exception:
+                _failures.labels(table).inc()
+                logger.exception("retention of %s failed; the next pass goes on", table)
+
+    async def _pass(self, table: str) -> None:
+        now, last = self._clock(), self._looks.get(table)
+        (position,) = await self._database.run_alone(lambda session: session.run_sql(_LOOK, {"table": table}))
+        removals = position.removals
+        self._looks[table] = _Look(removals, now)
+        seconds = SHARE_MAX * (now - last.at) if last and last.removals == removals else 0.0
+        plan = await self._database.run_alone(
+            partial(_plan, table=table, since=position.removed_until, seconds=seconds)
+        )
+        _overdue.labels(table).set(plan.overdue_seconds if plan else 0.0)
+        if not plan or not seconds or not plan.overdue_seconds:
+            return
+        total = 0
+        while True:
+            removed = await self._database.transact(
+                partial(_remove, table=table, until=plan.until, removals=removals)
+            )
+            removals += removed > 0
+            total += removed
+            _removed.labels(table).inc(removed)
+            self._looks[table] = _Look(removals, now)
+            if removed < ROWS_MAX or self._clock() - now > PASS_SECONDS_MAX:
+                break
+        logger.info("retention removed %d rows of %s, of those before %s", total, table, plan.until)
+
+
+async def _plan(session: Session, *, table: str, since: str, seconds: float) -> Any:
+    """Return until when rows may be removed, and how overdue the oldest is; None if there is none."""
+    given = {"days": KEPT_DAYS[table], "since": since, "seconds": seconds}
+    found = await session.run_sql(_PLAN.format(table=table, time=_TIMES[table]), given)
+    return found[0] if found else None
+
+
+async def _remove(session: Session, *, table: str, until: str, removals: int) -> int:
+    """Remove rows and move the position, unless another process moved it; return how many rows."""
+    mine = await session.run_sql(_MINE, {"table": table, "removals": removals})
+    if not mine:
+        return 0
+    (gone,) = await session.run_sql(
+        removal_sql(table), {"since": mine[0].removed_until, "until": until, "rows": ROWS_MAX}
     )
-    return len(await session.run_sql(f"DELETE FROM {table} WHERE ctid = ANY (ARRAY({expired})) RETURNING 1"))  # noqa: S608
+    if gone.removed:
+        await session.run_sql(_MOVE, {"table": table, "until": gone.until})
+    return int(gone.removed)
+
+
+def removal_sql(table: str) -> str:
+    """Return the statement that removes ``rows`` rows with times from ``since`` to before ``until``."""
+    return _REMOVE.format(table=table, time=_TIMES[table])

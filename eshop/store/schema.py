@@ -19,7 +19,7 @@ _ID = UUID(as_uuid=False)
 
 
 def shared_tables(metadata: MetaData) -> None:
-    """Add what both services have: inbox, outbox, watermarks, lease, answers, deeds, dead letters."""
+    """Add what both services have: the tables of messages, of retention, and of what operators did."""
     Table(
         "inbox",
         metadata,
@@ -80,6 +80,13 @@ def _operations(metadata: MetaData) -> None:
         Column("fingerprint", LargeBinary, nullable=False),
         Column("answer", JSONB, nullable=False),
         Column("created_at", _TIME, nullable=False),
+    )
+    Table(
+        "retention",
+        metadata,
+        Column("table_name", Text, primary_key=True),
+        Column("removed_until", _TIME, nullable=False),
+        Column("removals", BigInteger, nullable=False),
     )
     Table(
         "operator_actions",

@@ -224,10 +224,16 @@ async def test_statement_adds_up_page_by_page(payments: Payments) -> None:
     ]
 
 
-async def test_reference_is_used_once_whoever_tops_up(payments: Payments) -> None:
+async def test_reference_is_used_once_by_each_user(payments: Payments) -> None:
+    bob = Request("bob", CAUSE)
+    await payments.transact(lambda uow: open_account(uow, bob, "USD"))
     await opened(payments)
-    assert code(await filled(payments, 5, reference="r")) is None
-    assert code(await filled(payments, 5, reference="r")) == "reference-used"
+    for expected in (None, "reference-used"):
+        assert code(await filled(payments, 5, reference="r")) == expected
+        theirs = await payments.transact(
+            lambda uow: top_up_account(uow, bob, 5, transfer_id=new_id(), reference="r")
+        )
+        assert code(theirs) == expected
 
 
 async def test_two_thousand_orders_spend_the_last_unit_once(payments: Payments) -> None:

@@ -27,10 +27,8 @@ from eshop.handlers.payments import settle_orders
 from eshop.handlers.replay import Handler
 from eshop.rpc.dead_letters import SERVICE_NAME, DeadLettersServicer
 from eshop.store.faults import cause_of, is_poison
-from eshop.store.retention import remove_expired
-from eshop.store.schema import ORDERS
 from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
-from tests.builders import Partition, captured, new_id, order_created, place_order
+from tests.builders import Partition, captured, new_id, order_created, place_order, remove_all_expired
 from tests.services import TOKEN, Caller, code_of, holding, rows, served, served_at, until_waiting
 
 Orders = Store[OrdersUnitOfWork]
@@ -296,7 +294,7 @@ async def test_resolved_letters_go_after_a_month_and_parked_ones_never(ask: Any,
     await sql(orders, "UPDATE dead_letters SET parked_at = now() - interval '1 year'")
     aged = "UPDATE dead_letters SET resolved_at = now() - interval '31 days' WHERE dead_letter_id ="
     await sql(orders, f"{aged} '{ids[0]}'")
-    await remove_expired(orders.database, ORDERS.tables)
+    await remove_all_expired(orders.database)
     left = await sql(orders, "SELECT dead_letter_id::text AS id FROM dead_letters ORDER BY 1")
     assert [row.id for row in left] == ids[1:]
     assert await rows(orders, "operator_actions") == [2]

@@ -301,6 +301,10 @@ async def test_an_account_is_opened_filled_and_shown(client: Client, services: F
     await problem(
         await client.post(TOP_UPS, json={"amount_minor": 70, "reference": "r"}), 409, "reference-used"
     )
+    bob = {"X-User-Id": "bob"}
+    await client.post(ACCOUNTS, json={}, headers=bob)
+    theirs = await client.post(TOP_UPS, json={"amount_minor": 70, "reference": "r"}, headers=bob)
+    assert theirs.status == 201
     shown = await client.get(ME)
     assert (shown.headers["ETag"], (await shown.json())["balance_minor"]) == ('"2"', 70)
     assert (await client.get(ME, headers={"If-None-Match": '"2"'})).status == 304

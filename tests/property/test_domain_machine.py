@@ -102,7 +102,9 @@ class Shop(RuleBasedStateMachine):
 
     @rule(user=users, amount=amounts, reference=st.none() | st.sampled_from(("r1", "r2", "r3")))
     def top_up(self, user: str, amount: int, reference: str | None) -> None:
-        if reference is not None and any(moved.reference == reference for moved in self.ledger):
+        if reference is not None and any(
+            (moved.user_id, moved.reference) == (user, reference) for moved in self.ledger
+        ):
             return  # refused by the handler: the ledger knows, the wallet does not
         number = str(len(self.ledger))
         decided = top_up(self.wallets[user], amount, transfer_id=f"top-up-{number}", reference=reference)
