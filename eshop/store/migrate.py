@@ -34,9 +34,13 @@ _INSERT_ONLY = {
     "orders": ("order_history", "operator_actions"),
 }
 _NEWEST = "head"
-#: Whoever waits for a table's lock keeps everybody behind it waiting: for less than the workers' own lock
-#: timeout, and for longer than a vacuum takes to make room (``deadlock_timeout``, 1 s).
-LOCK_MS_MAX = 2_000
+#: Whoever waits for a table's lock keeps everybody behind it waiting: for less than a request waits for one.
+LOCK_MS_MAX = 800
+#: A vacuum that is in the way gives up once somebody has waited that long. Only a superuser may say so.
+_VACUUM_GIVES_WAY = text("""
+    SELECT set_config('deadlock_timeout', '200ms', false)
+    FROM pg_roles WHERE rolname = current_user AND rolsuper
+""")
 #: A migration that was stopped in a transaction keeps its locks no longer.
 _IDLE_IN_TRANSACTION_MS_MAX = 10_000
 #: A migration does not begin while somebody's transaction is older: an index would wait for its end.
@@ -149,6 +153,7 @@ def _go_on(connection: Connection, service: str, owner: str, role: str) -> None:
         who = _oldest_transaction(connection, OLD_TRANSACTION_SECONDS)
         if who is not None:
             raise _InTheWay(f"it does not begin beside a long transaction, which is {who}")
+    connection.execute(_VACUUM_GIVES_WAY)
     connection.execute(text(f'SET ROLE "{owner}"'))
     connection.commit()
     command.upgrade(config, _NEWEST)

@@ -2,20 +2,26 @@
 
 import asyncio
 import tarfile
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import grpc
+import psycopg2
 import pytest
 from alembic.script import ScriptDirectory
 
 from eshop.audit.audit import Wanted, audit
 from eshop.audit.sources import Sources
 from eshop.cluster.embedded import EmbeddedCluster
+from eshop.contracts.proto import payments_v1_pb2 as payments_pb
 from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersStub
+from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub
+from eshop.contracts.proto.shared_v1_pb2 import RequestContext
 from eshop.handlers.parking import BURST_MAX
 from eshop.rpc.client import open_channel
 from eshop.settings import Settings
+from eshop.store.migrate import on_database
 from tests.integration.audit_world import Silent
 from tests.workers import READY_SECONDS_MAX, ROOT, TOKEN, World, fill_wallets, orders_of, place_orders
 
@@ -76,6 +82,42 @@ async def until_one_more(placed: set[str], ordering: asyncio.Task[None]) -> None
             await asyncio.sleep(0.05)
 
 
+@contextmanager
+def held_snapshot(world: World, service: str) -> Iterator[None]:
+    """Hold a snapshot of a service's database, as a dump does."""
+    connection = psycopg2.connect(on_database(world.cluster.postgres_admin_url, world.urls[service]))
+    try:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with connection.cursor() as cursor:
+            for table in ("orders", "outbox", "inbox"):
+                cursor.execute(f"SELECT FROM {table} LIMIT 1")
+        yield
+    finally:
+        connection.close()
+
+
+async def until_migration_waits(world: World, service: str) -> None:
+    """Wait until a worker has said that its migration tries again later."""
+    async with asyncio.timeout(READY_SECONDS_MAX):
+        while not any(
+            "tries again" in log.read_text(errors="replace") for log in world.folder.glob(f"{service}-*.log")
+        ):
+            await asyncio.sleep(0.1)
+
+
+async def top_up(payments: str, user: str, reference: str) -> str | None:
+    """Open an account if there is none, top up, and return the kind of the answer."""
+    async with open_channel(payments) as channel:
+        stub = PaymentsStub(channel)
+        context = RequestContext(user_id=user)
+        await stub.OpenAccount(
+            payments_pb.OpenAccountRequest(context=context, currency="USD"), metadata=TOKEN
+        )
+        asked = payments_pb.TopUpRequest(context=context, amount_minor=7, reference=reference)
+        outcome: str | None = (await stub.TopUp(asked, metadata=TOKEN)).WhichOneof("outcome")
+        return outcome
+
+
 def versions(world: World) -> dict[str, str]:
     """Return the version each service's database is at."""
     return {
@@ -101,10 +143,21 @@ async def test_workers_of_the_version_before_go_on_while_the_newer_ones_take_ove
             await fill_wallets(old_payments, USERS, BALANCE_MINOR)
             ordering = asyncio.create_task(keep_ordering(orders, placed, stop))
             # The new workers migrate at their start, and join the groups of the old ones.
-            await new.enter_async_context(world.worker("payments", ROOT))
-            orders.append(await new.enter_async_context(world.worker("orders", ROOT)))
+            new_payments = await new.enter_async_context(world.worker("payments", ROOT))
+            with held_snapshot(world, "orders"):
+                starting = asyncio.create_task(new.enter_async_context(world.worker("orders", ROOT)))
+                await until_migration_waits(world, "orders")
+                for _ in range(3):
+                    await until_one_more(placed, ordering)
+                assert versions(world)["orders"] == "0001"
+            orders.append(await starting)
             assert versions(world) == newest_versions()
             await until_one_more(placed, ordering)
+            # References: the old worker knows the new index, the new one lets each user have its own.
+            assert await top_up(old_payments, "eve", "r") == "account"
+            assert await top_up(old_payments, "eve", "r") == "refusal"
+            assert await top_up(new_payments, "bob", "r") == "account"
+            assert await top_up(new_payments, "bob", "r") == "refusal"
             # An old one that is started again finds a database that is newer than itself.
             await old.enter_async_context(world.worker("payments", before))
             assert versions(world) == newest_versions()
@@ -177,7 +230,7 @@ def assert_all_is_right(world: World, placed: set[str]) -> None:
     wallets = world.query(
         "payments",
         "SELECT w.topped_up_minor, w.balance_minor = sum(l.amount_minor)"
-        " FROM wallets w JOIN legs l USING (user_id) GROUP BY w.user_id",
+        " FROM wallets w JOIN legs l USING (user_id) WHERE w.user_id LIKE 'user-%' GROUP BY w.user_id",
     )
     assert wallets == [(BALANCE_MINOR, True)] * len(USERS)
     for service, history in (("orders", "order_history"), ("payments", "wallet_history")):

@@ -1,10 +1,17 @@
 """Watermarks on a real Postgres: a hole rolls the batch back, unless the log itself has it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
 import pytest
 
 from eshop.agents.positions import judge
+from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.messages import Origin
 from eshop.store.faults import WatermarkGap
+from eshop.store.migrate import on_database
 from eshop.store.units import PaymentsUnitOfWork, Store
 from eshop.store.watermarks import Hole
 
@@ -93,3 +100,63 @@ def test_messages_dropped_before_they_were_read_are_counted() -> None:
     assert dropped is not None
     assert never_there is not None
     assert (dropped.lost, never_there.lost) == (2, 0)
+
+
+@contextmanager
+def administrator(cluster: EmbeddedCluster, payments: Payments) -> Iterator[Any]:
+    """Yield a cursor of somebody who may see all, each statement by itself."""
+    connection = psycopg2.connect(on_database(cluster.postgres_admin_url, payments.database.url))
+    connection.autocommit = True
+    try:
+        yield connection.cursor()
+    finally:
+        connection.close()
+
+
+def pages_of_a_batch(cursor: Any, next_offset: int) -> int:
+    """Advance twelve partitions, and return how many pages that reads."""
+    cursor.execute(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)"
+        " INSERT INTO watermarks AS mine (consumer, topic, partition, next_offset)"
+        f" SELECT 'payments', 'topic', n, {next_offset} FROM generate_series(0, 11) AS n"
+        " ON CONFLICT (consumer, topic, partition) DO UPDATE"
+        " SET next_offset = greatest(mine.next_offset, excluded.next_offset)"
+    )
+    plan = cursor.fetchone()[0][0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def test_what_a_held_snapshot_costs_is_over_with_it(cluster: EmbeddedCluster, payments: Payments) -> None:
+    with administrator(cluster, payments) as holder, administrator(cluster, payments) as cursor:
+        pages_of_a_batch(cursor, 1)
+        before = pages_of_a_batch(cursor, 2)
+        holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM watermarks")
+        for next_offset in range(3, 1_003):
+            during = pages_of_a_batch(cursor, next_offset)
+        assert during < before + 2_000  # about a page for each batch, not one for each of its twelve versions
+        holder.execute("ROLLBACK")
+        pages_of_a_batch(cursor, 1_003)  # finds that the versions are dead, and says so in the index
+        assert pages_of_a_batch(cursor, 1_004) <= 2 * before
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("watermarks", "next_offset = next_offset + 1"),
+        ("relay_lease", "token = token + 1, holder = 'me', expires_at = now()"),
+        ("wallets", "feed_seq = feed_seq + 1, balance_minor = balance_minor + 1"),
+    ],
+)
+async def test_what_changes_often_is_in_no_index(
+    cluster: EmbeddedCluster, payments: Payments, table: str, change: str
+) -> None:
+    await advance(payments, 0)
+    with administrator(cluster, payments) as cursor:
+        cursor.execute("INSERT INTO wallets (user_id, currency) VALUES ('ann', 'USD')")
+        for _ in range(50):
+            cursor.execute(f"UPDATE {table} SET {change}")
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute(f"SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = '{table}'")
+        updated, hot = cursor.fetchone()
+    assert updated >= 50
+    assert hot >= 0.9 * updated

@@ -16,8 +16,10 @@ CREATE TABLE IF NOT EXISTS retention (
 INSERT INTO retention (table_name) VALUES ('outbox'), ('inbox'), ('requests'), ('dead_letters')
 ON CONFLICT DO NOTHING;
 """
-#: Few rows, changed by every batch: room on each page for versions that no index points at (HOT).
-_HOT = "fillfactor = {}, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500"
+#: Rows that are changed again and again. No index has what changes (HOT); dead versions go soon.
+_HOT = "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500"
+#: One row for each user, changed in any order: each page has room for the next version of some.
+_USERS = "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02"
 #: Many rows, each written once or twice: vacuumed by what a pass of retention removes, not by a fifth of all.
 _LONG = """
     autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.05,
@@ -38,10 +40,10 @@ def upgrade_messaging(users: str) -> None:
     """
     op.execute(_RETENTION)
     op.execute(_FORGOTTEN)
-    for table, fillfactor in (("watermarks", 10), ("relay_lease", 10), (users, 70)):
-        op.execute(f"ALTER TABLE {table} SET ({_HOT.format(fillfactor)})")
-    for table in ("outbox", "inbox", "requests"):
-        op.execute(f"ALTER TABLE {table} SET ({_LONG})")
+    storage = {users: _USERS, **dict.fromkeys(("watermarks", "relay_lease"), _HOT)}
+    storage |= dict.fromkeys(("outbox", "inbox", "requests"), _LONG)
+    for table, settings in storage.items():
+        op.execute(f"ALTER TABLE {table} SET ({settings})")
     add_index("outbox_sent_at", "outbox (sent_at) WHERE sent_at IS NOT NULL")
     add_index("inbox_received_on", "inbox (received_at)")
     add_index("requests_created_on", "requests (created_at)")

@@ -1,7 +1,7 @@
 """How versions change tables while workers use them. For who writes a version:
 
-- ``lock_timeout`` is 2 s, and a version that met it is run again from its beginning. So it is one short
-  transaction, or each of its statements may be repeated (``IF NOT EXISTS``, ``IF EXISTS``).
+- ``lock_timeout`` is below a second, and a version that met it is run again from its beginning. So it is one
+  short transaction, or each of its statements may be repeated (``IF NOT EXISTS``, ``IF EXISTS``).
 - It takes the locks of few tables, and writes many rows in none of the transactions that have such a lock.
 - Indexes on tables with rows are made and dropped by ``add_index`` and ``drop_index``: writers go on.
 - A constraint is added ``NOT VALID`` and validated by a later statement; a unique one is a unique index.
