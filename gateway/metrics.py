@@ -31,6 +31,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.circuit_open = Gauge(
+            "gateway_circuit_open",
+            "1 while calls of a service are refused because the last ones were not answered",
+            ["service"],
+            registry=registry,
+        )
         self.creates_per_call = Histogram(
             "gateway_creates_per_call",
             "Orders gathered into one call",

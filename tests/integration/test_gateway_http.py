@@ -359,8 +359,14 @@ async def test_a_services_refusal_is_a_problem(
     ],
 )
 async def test_a_failing_service_is_a_problem_never_a_page(
-    client: Client, services: FakeServices, failure: grpc.StatusCode, status: int, code: str
+    client: Client,
+    services: FakeServices,
+    failure: grpc.StatusCode,
+    status: int,
+    code: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("eshop.breaker.Breaker._open", lambda _self, _now: None)  # each call is made
     methods = ("CreateOrders", "GetOrder", "ListOrders", "CancelOrder", "OpenAccount", "TopUp", "GetAccount")
     services.does.fail = dict.fromkeys((*methods, "ListTransfers"), failure)
     responses = [
@@ -376,7 +382,7 @@ async def test_a_failing_service_is_a_problem_never_a_page(
     ]
     for response in responses:
         await problem(response, status, code)
-        assert ("Retry-After" in response.headers) == (status == 503)
+        assert ("Retry-After" in response.headers) == (status >= 500)
 
 
 async def test_a_service_that_is_gone_is_refused_at_once_and_found_again(
@@ -400,6 +406,36 @@ async def test_a_slow_service_is_given_up(
     monkeypatch.setattr(f"{upstream}.__defaults__", (0.1,))
     await problem(await client.get(f"{ORDERS}/{NO_ID}"), 504, "slow")
     services.does.hold["GetOrder"].set()
+
+
+async def test_a_service_that_does_not_answer_costs_few_callers_their_time(
+    client: Client, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.does.hold["GetAccount"] = asyncio.Event()
+    monkeypatch.setattr("gateway.upstream.Upstream.call.__defaults__", (0.2,))
+    for _ in range(3):
+        await problem(await client.get(ME), 504, "slow")
+    asked = services.does.count("GetAccount")
+    for refused in [await client.get(ME) for _ in range(5)]:
+        await problem(refused, 503, "unavailable")
+        assert 1 <= int(refused.headers["Retry-After"]) <= 3
+    assert services.does.count("GetAccount") == asked == 3, "a refused call is not made"
+    assert (await client.get(ORDERS)).status == 200, "the other service has a circuit of its own"
+    metrics = await (await client.get("/metrics")).text()
+    assert 'gateway_circuit_open{service="payments"} 1.0' in metrics
+    assert 'gateway_circuit_open{service="orders"} 0.0' in metrics
+    services.does.hold["GetAccount"].set()
+    async with asyncio.timeout(20):
+        while (await client.get(ME)).status != 404:
+            await asyncio.sleep(0.05)
+    assert 'gateway_circuit_open{service="payments"} 0.0' in await (await client.get("/metrics")).text()
+
+
+async def test_refusals_of_a_service_open_no_circuit(client: Client, services: FakeServices) -> None:
+    for _ in range(10):
+        await problem(await client.get(f"{ORDERS}/{NO_ID}"), 404, "not-found")
+        await asyncio.sleep(0.02)
+    assert services.does.count("GetOrder") == 10
 
 
 async def test_creates_in_flight_go_together_and_each_is_answered(
