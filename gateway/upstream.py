@@ -1,4 +1,4 @@
-"""Calls of the services: the token, a deadline on each, a circuit before each service, failures as problems."""
+"""Calls of the services: the token, a deadline on each, a circuit per service, failures as problems."""
 
 import logging
 import math

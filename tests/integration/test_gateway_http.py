@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -15,7 +16,7 @@ from yarl import URL
 
 from eshop.cache import MemoryStore
 from gateway import frames
-from gateway.keys import HUB, WAITS
+from gateway.keys import HUB, READS, UPSTREAM, WAITS
 from tests.gateway_fakes import FakeServices
 
 pytest_plugins = ["tests.gateway_fixtures"]
@@ -490,6 +491,33 @@ async def test_waiting_for_an_outcome_ends_with_its_event(client: Client, servic
     client.app[HUB].dispatch("ann", frame)
     response = await waiting
     assert (response.headers["ETag"], (await response.json())["status"]) == ('"2"', "FINISHED")
+
+
+async def test_no_answer_about_an_order_is_older_than_what_the_feed_has_shown(
+    client: Client, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = services.orders.place("ann", 5).order_id
+    assert client.app is not None
+    reads, upstream = client.app[READS], client.app[UPSTREAM]
+    frame = frames.of_order_history(services.orders.feeds["ann"][0])
+    real = upstream.call
+
+    async def overtaken(name: str, method: Any, request: Any) -> Any:
+        """Hold the first reply back until the order has moved and its feed has shown it."""
+        reply = await real(name, method, request)
+        monkeypatch.undo()
+        services.orders.move(order_id, "NEW")
+        reads.show_frame("ann", replace(frame, version=services.orders.orders[order_id].version))
+        return reply
+
+    for asked in (f"/{order_id}?wait=0", f"/{order_id}?wait=1", ""):
+        monkeypatch.setattr(upstream, "call", overtaken)
+        document = await (await client.get(ORDERS + asked)).json()
+        shown = document if asked else document["items"][0]
+        assert shown["version"] == services.orders.orders[order_id].version, asked
+    monkeypatch.setattr(upstream, "call", overtaken)
+    cancelling = await (await client.post(f"{ORDERS}/{order_id}/cancel")).json()
+    assert cancelling["version"] == services.orders.orders[order_id].version
 
 
 async def test_a_preferred_wait_answers_202_when_it_ends_first(client: Client) -> None:
