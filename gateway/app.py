@@ -22,7 +22,19 @@ from gateway.heads import HeadsSweep
 from gateway.health import CHECK_SECONDS_MAX, Health
 from gateway.history import ServicesHistory
 from gateway.hub import Hub
-from gateway.keys import CREATES, HEALTH, HISTORY, HUB, METRICS, READS, SETTINGS, STORE, UPSTREAM, WAITS
+from gateway.keys import (
+    CREATES,
+    HEALTH,
+    HISTORY,
+    HUB,
+    METRICS,
+    READS,
+    SETTINGS,
+    STORE,
+    SWEEP,
+    UPSTREAM,
+    WAITS,
+)
 from gateway.metrics import Metrics
 from gateway.middleware import observed
 from gateway.problems import Problem
@@ -64,7 +76,7 @@ async def _parts(app: web.Application) -> AsyncIterator[None]:
     history = app[HISTORY] = ServicesHistory(upstream)
     waits = app[WAITS] = Waits()
     hub = app[HUB] = Hub(history, waits, metrics, noticed=reads.notice_frame, shown=reads.show_frame)
-    sweep = HeadsSweep(hub, history)
+    sweep = app[SWEEP] = HeadsSweep(hub, history)
     events = _events(settings, metrics, hub, waits, sweep)
     app[HEALTH] = _health(upstream, events, store)
     tasks = [asyncio.create_task(events.run()), asyncio.create_task(sweep.run())]
