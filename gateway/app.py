@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
 
@@ -19,7 +17,7 @@ from gateway.bodies import BODY_BYTES_MAX
 from gateway.creates import Creates, Send
 from gateway.events import Events
 from gateway.heads import HeadsSweep
-from gateway.health import CHECK_SECONDS_MAX, Health
+from gateway.health import Health
 from gateway.history import ServicesHistory
 from gateway.hub import Hub
 from gateway.keys import (
@@ -42,10 +40,6 @@ from gateway.reads import Reads
 from gateway.routes import accounts, operations, orders, pages, socket
 from gateway.upstream import Upstream
 from gateway.waits import Waits
-
-#: For who serves the app: a body is never unpacked (it is refused), and what a client goes on sending after
-#: its answer is read for so many seconds, then cut off.
-SERVER_OPTIONS: Mapping[str, Any] = MappingProxyType({"auto_decompress": False, "lingering_time": 2.0})
 
 
 def create_app(settings: Settings, store: VersionedStore | None = None) -> web.Application:
@@ -78,8 +72,8 @@ async def _parts(app: web.Application) -> AsyncIterator[None]:
     hub = app[HUB] = Hub(history, waits, metrics, noticed=reads.notice_frame, shown=reads.show_frame)
     sweep = app[SWEEP] = HeadsSweep(hub, history)
     events = _events(settings, metrics, hub, waits, sweep)
-    app[HEALTH] = _health(upstream, events, store)
-    tasks = [asyncio.create_task(events.run()), asyncio.create_task(sweep.run())]
+    health = app[HEALTH] = _health(upstream, events, store, metrics)
+    tasks = [asyncio.create_task(each.run()) for each in (events, sweep, health)]
     yield
     for task in tasks:
         task.cancel()
@@ -127,18 +121,20 @@ def _events(settings: Settings, metrics: Metrics, hub: Hub, waits: Waits, sweep:
     return Events(settings.kafka, topics, handle, attached, metrics)
 
 
-def _health(upstream: Upstream, events: Events, store: VersionedStore) -> Health:
-    async def orders() -> None:
-        await upstream.call(
-            "orders.FeedHeads", upstream.orders.FeedHeads, FeedHeadsRequest(user_ids=["-"]), CHECK_SECONDS_MAX
-        )
+def _health(upstream: Upstream, events: Events, store: VersionedStore, metrics: Metrics) -> Health:
+    nobody = FeedHeadsRequest(user_ids=["-"])
 
-    async def payments() -> None:
-        await upstream.call(
-            "payments.FeedHeads",
-            upstream.payments.FeedHeads,
-            FeedHeadsRequest(user_ids=["-"]),
-            CHECK_SECONDS_MAX,
-        )
+    def told(name: str, up: bool) -> None:
+        metrics.dependency_up.labels(name).set(up)
 
-    return Health({"orders": orders, "payments": payments, "kafka": events.check}, {"redis": store.ping})
+    return Health(
+        {
+            "orders": lambda: upstream.look(upstream.orders.FeedHeads, nobody),
+            "payments": lambda: upstream.look(upstream.payments.FeedHeads, nobody),
+            "kafka": events.check,
+            "redis": store.ping,
+        },
+        needed=("orders", "payments", "kafka"),
+        serving=("orders", "payments"),
+        told=told,
+    )

@@ -85,8 +85,8 @@ class Upstream:
             self._metrics.upstream_seconds.labels(name, code).observe(time.perf_counter() - began)
 
     async def look(self, method: Callable[..., Awaitable[_Reply]], request: Message) -> None:
-        """Call past the circuit, to see whether the service answers; the deadline is the caller's."""
-        await method(request, metadata=self._metadata)
+        """Call past the circuit, to see whether the service answers."""
+        await method(request, timeout=CALL_SECONDS_MAX, metadata=self._metadata)
 
     async def timeline(self, order_id: str) -> Timeline | None:
         """Return what both services know of an order; None where there is none."""
