@@ -1,7 +1,7 @@
-# Succeed where the process on this port says that it is ready: bash docker/ready.sh PORT
+# Succeed if the process on this port answers 200: bash docker/ready.sh PORT [PATH]
 # In bash alone, because it runs every few seconds in every container: 5 ms in place of a Python's 100.
 set -eu
 exec 3<>"/dev/tcp/127.0.0.1/$1"
-printf 'GET /health/ready HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3
+printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "${2:-/health/ready}" >&3
 read -r -t 4 _ status _ <&3
 [ "$status" = 200 ]

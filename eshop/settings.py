@@ -82,6 +82,13 @@ class Settings(BaseSettings):
     topic_min_in_sync: int = Field(
         1, ge=1, le=16, description="copies that must have a message before it counts as sent"
     )
+    drain_seconds: float = Field(
+        0,
+        ge=0,
+        le=60,
+        description="how long a gateway that was asked to stop says so at /health/ready and still serves: "
+        "longer than a proxy in front of it takes to notice, or 0 without one",
+    )
     topic_prefix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
     group_suffix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
     instance: str | None = Field(

@@ -1,22 +1,20 @@
 """`python -m gateway`: one gateway process."""
 
+import asyncio
 import logging
 import sys
 
 import uvloop
-from aiohttp import web
 
 from eshop.connections import report_broken_connections
 from eshop.settings import Settings
-from gateway.app import SERVER_OPTIONS, create_app
+from gateway.app import create_app
 from gateway.identity import LOUD_WARNING
-
-#: For requests in flight once we are asked to leave: more than a call's deadline.
-SHUTDOWN_SECONDS_MAX = 12.0
+from gateway.server import serve
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT: then stop accepting, finish requests, close sockets with 1001."""
+    """Serve until SIGTERM or SIGINT."""
     settings = Settings()
     logging.basicConfig(
         level=settings.log_level.upper(),
@@ -32,16 +30,8 @@ def main() -> None:
     log.warning("*** %s ***", LOUD_WARNING)
     host, port = settings.web_address("gateway")
     log.info("HTTP on %s:%d", host, port)
-    web.run_app(
-        create_app(settings),
-        host=host,
-        port=port,
-        access_log=None,
-        shutdown_timeout=SHUTDOWN_SECONDS_MAX,
-        **SERVER_OPTIONS,
-        loop=uvloop.new_event_loop(),
-        print=None,
-    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(create_app(settings), host, port, settings.drain_seconds))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
 
@@ -20,10 +18,22 @@ from gateway.bodies import BODY_BYTES_MAX
 from gateway.creates import Creates, Send
 from gateway.events import Events
 from gateway.heads import HeadsSweep
-from gateway.health import CHECK_SECONDS_MAX, Health
+from gateway.health import Health
 from gateway.history import ServicesHistory
 from gateway.hub import Hub
-from gateway.keys import CREATES, HEALTH, HISTORY, HUB, METRICS, READS, SETTINGS, STORE, UPSTREAM, WAITS
+from gateway.keys import (
+    CREATES,
+    HEALTH,
+    HISTORY,
+    HUB,
+    METRICS,
+    READS,
+    SETTINGS,
+    STORE,
+    SWEEP,
+    UPSTREAM,
+    WAITS,
+)
 from gateway.metrics import Metrics
 from gateway.middleware import observed
 from gateway.problems import Problem
@@ -31,10 +41,6 @@ from gateway.reads import Reads
 from gateway.routes import accounts, operations, orders, pages, socket
 from gateway.upstream import Upstream
 from gateway.waits import Waits
-
-#: For who serves the app: a body is never unpacked (it is refused), and what a client goes on sending after
-#: its answer is read for so many seconds, then cut off.
-SERVER_OPTIONS: Mapping[str, Any] = MappingProxyType({"auto_decompress": False, "lingering_time": 2.0})
 
 
 def create_app(settings: Settings, store: VersionedStore | None = None) -> web.Application:
@@ -65,10 +71,10 @@ async def _parts(app: web.Application) -> AsyncIterator[None]:
     history = app[HISTORY] = ServicesHistory(upstream)
     waits = app[WAITS] = Waits()
     hub = app[HUB] = Hub(history, waits, metrics, noticed=reads.notice_frame, shown=reads.show_frame)
-    sweep = HeadsSweep(hub, history)
+    sweep = app[SWEEP] = HeadsSweep(hub, history)
     events = _events(settings, metrics, hub, waits, sweep)
-    app[HEALTH] = _health(upstream, events, store)
-    tasks = [asyncio.create_task(events.run()), asyncio.create_task(sweep.run())]
+    health = app[HEALTH] = _health(upstream, events, store, metrics)
+    tasks = [asyncio.create_task(each.run()) for each in (events, sweep, health)]
     yield
     await cancel_and_wait(*tasks)
     await creates.close()
@@ -114,18 +120,20 @@ def _events(settings: Settings, metrics: Metrics, hub: Hub, waits: Waits, sweep:
     return Events(settings.kafka, topics, handle, attached, metrics)
 
 
-def _health(upstream: Upstream, events: Events, store: VersionedStore) -> Health:
-    async def orders() -> None:
-        await upstream.call(
-            "orders.FeedHeads", upstream.orders.FeedHeads, FeedHeadsRequest(user_ids=["-"]), CHECK_SECONDS_MAX
-        )
+def _health(upstream: Upstream, events: Events, store: VersionedStore, metrics: Metrics) -> Health:
+    nobody = FeedHeadsRequest(user_ids=["-"])
 
-    async def payments() -> None:
-        await upstream.call(
-            "payments.FeedHeads",
-            upstream.payments.FeedHeads,
-            FeedHeadsRequest(user_ids=["-"]),
-            CHECK_SECONDS_MAX,
-        )
+    def told(name: str, up: bool) -> None:
+        metrics.dependency_up.labels(name).set(up)
 
-    return Health({"orders": orders, "payments": payments, "kafka": events.check}, {"redis": store.ping})
+    return Health(
+        {
+            "orders": lambda: upstream.look(upstream.orders.FeedHeads, nobody),
+            "payments": lambda: upstream.look(upstream.payments.FeedHeads, nobody),
+            "kafka": events.check,
+            "redis": store.ping,
+        },
+        needed=("orders", "payments", "kafka"),
+        serving=("orders", "payments"),
+        told=told,
+    )

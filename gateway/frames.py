@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
@@ -12,7 +13,8 @@ from eshop.contracts.proto import orders_v1_pb2, payments_v1_pb2
 from gateway.problems import Problem
 from gateway.views import CANCELLED, FINISHED, NEW, stamp_text, time_text, wallet_view
 
-_CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})\.(0|[1-9][0-9]{0,15})")
+_MARK = r"(0|[1-9][0-9]{0,15}|@[1-9][0-9]{12})"
+_CURSOR = re.compile(rf"{_MARK}\.{_MARK}")
 
 
 class Stream(StrEnum):
@@ -23,11 +25,28 @@ class Stream(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Since:
+    """A time, in milliseconds since the epoch, from which on a reader wants a stream.
+
+    It stands for the feed number that its service could not tell when the feed was opened.
+    """
+
+    at_ms: int
+
+    def at(self) -> str:
+        """Return the time in the form of a frame's ``at``, so that both compare as text."""
+        return time_text(datetime.fromtimestamp(self.at_ms / 1000, UTC))
+
+    def __str__(self) -> str:
+        return f"@{self.at_ms}"
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """How far a reader is in both streams: the last feed numbers it has. 0: nothing yet."""
 
-    orders: int = 0
-    wallet: int = 0
+    orders: int | Since = 0
+    wallet: int | Since = 0
 
     @classmethod
     def parse(cls, cursor: str) -> Self:
@@ -35,23 +54,19 @@ class Position:
         match = _CURSOR.fullmatch(cursor)
         if match is None:
             raise Problem("bad-cursor")
-        return cls(int(match[1]), int(match[2]))
+        return cls(_mark(match[1]), _mark(match[2]))
 
     def text(self) -> str:
         """Return the cursor."""
         return f"{self.orders}.{self.wallet}"
 
-    def of(self, stream: Stream) -> int:
-        """Return the last feed number of a stream."""
+    def of(self, stream: Stream) -> int | Since:
+        """Return the last feed number of a stream, or the time that stands for it."""
         return self.orders if stream is Stream.ORDERS else self.wallet
 
     def at(self, stream: Stream, seq: int) -> Self:
         """Return the position with one stream moved."""
         return replace(self, orders=seq) if stream is Stream.ORDERS else replace(self, wallet=seq)
-
-    def no_further_than(self, other: "Position") -> Self:
-        """Return the lesser in each stream."""
-        return replace(self, orders=min(self.orders, other.orders), wallet=min(self.wallet, other.wallet))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,10 @@ class Frame:
         """Return the JSON for a reader who is at ``position`` once it has this frame."""
         head = {"id": position.text(), "stream": self.stream.value, "seq": self.seq}
         return orjson.dumps({**head, **self.fields}).decode()
+
+
+def _mark(text: str) -> int | Since:
+    return Since(int(text[1:])) if text.startswith("@") else int(text)
 
 
 def hello(position: Position) -> str:

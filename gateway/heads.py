@@ -5,7 +5,9 @@ The slow sweep is the safety net for what no reader can notice, such as a topic 
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
+from gateway.frames import Stream
 from gateway.history import History
 from gateway.hub import Hub
 from gateway.problems import Problem
@@ -49,9 +51,17 @@ class HeadsSweep:
                 _log.exception("a sweep failed")
 
     async def sweep(self) -> None:
-        """Ask for the heads of everyone who has a feed open here; raise Problem."""
+        """Ask for the heads of everyone who has a feed open here; raise Problem, after the other stream."""
         watched = self._hub.users()
+        swept = await asyncio.gather(
+            *(self._sweep(stream, watched) for stream in Stream), return_exceptions=True
+        )
+        for failure in swept:
+            if failure is not None:
+                raise failure
+
+    async def _sweep(self, stream: Stream, watched: Sequence[str]) -> None:
         for first in range(0, len(watched), USERS_PER_CALL_MAX):
             users = watched[first : first + USERS_PER_CALL_MAX]
-            for user_id, head in zip(users, await self._history.heads(users), strict=True):
-                self._hub.notice_head(user_id, head)
+            for user_id, head_seq in zip(users, await self._history.heads(stream, users), strict=True):
+                self._hub.notice_head(user_id, stream, head_seq)

@@ -1,61 +1,85 @@
-"""Liveness and readiness: what this gateway stands on, one line each."""
+"""Started, ready, and what this gateway stands on: looked at all the time, so that answers are at once."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
+from eshop.cancellation import bounded
+
+#: A dependency that takes longer counts as missing.
 CHECK_SECONDS_MAX = 1.0
-#: However often it is asked, dependencies are looked at no more often than this.
-FRESH_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 
 Check = Callable[[], Awaitable[object]]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Readiness at a moment. ``lines`` say what each dependency is like."""
-
-    ready: bool
-    lines: tuple[str, ...]
-
-
 class Health:
-    """Dependencies by name. Without a needed one we are not ready; without another we are only slower."""
+    """Dependencies by name, and what they answered when they were last looked at.
 
-    def __init__(self, needed: Mapping[str, Check], useful: Mapping[str, Check]) -> None:
-        self._needed = needed
-        self._useful = useful
-        self._report = Report(ready=False, lines=())
-        self._until = 0.0
-        self._looking = asyncio.Lock()
+    Started: each of ``needed`` has answered once. Ready: not stopping, and one of ``serving`` answers, since
+    with either service there is something to serve. What else is missing is told, and takes no gateway out.
+    ``told`` hears of each dependency at every look.
+    """
 
-    async def report(self) -> Report:
-        """Look at every dependency at once, each for a bounded time."""
-        async with self._looking:
-            if time.monotonic() >= self._until:
-                self._report = await self._look()
-                self._until = time.monotonic() + FRESH_SECONDS
-            return self._report
+    def __init__(
+        self,
+        checks: Mapping[str, Check],
+        *,
+        needed: Collection[str],
+        serving: Collection[str],
+        told: Callable[[str, bool], None],
+    ) -> None:
+        self._checks = checks
+        self._told = told
+        self._serving = frozenset(serving)
+        self._never_up = set(needed)
+        self._stopping = False
+        self.answers = dict.fromkeys(checks, "not looked at yet")
 
-    async def _look(self) -> Report:
-        names = [*self._needed, *self._useful]
-        checks = [*self._needed.values(), *self._useful.values()]
-        flaws = dict(zip(names, await asyncio.gather(*map(_flaw, checks)), strict=True))
-        lines = tuple(
-            f"{name}: {flaw or 'ok'}{'' if not flaw or name in self._needed else ' (not needed)'}"
-            for name, flaw in flaws.items()
-        )
-        return Report(not any(flaws[name] for name in self._needed), lines)
+    @property
+    def is_started(self) -> bool:
+        """Whether everything needed has answered once."""
+        return not self._never_up
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests should be sent here."""
+        return not self._stopping and any(self.answers[name] == "ok" for name in self._serving)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether this gateway was asked to leave."""
+        return self._stopping
+
+    def stop(self) -> None:
+        """Be unready from now on."""
+        self._stopping = True
+
+    async def run(self) -> None:
+        """Look at every dependency, again and again, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Look at every dependency at once, for a bounded time."""
+        flaws = await asyncio.gather(*(_flaw(check) for check in self._checks.values()))
+        for name, flaw in zip(self._checks, flaws, strict=True):
+            self.answers[name] = flaw or "ok"
+            self._told(name, not flaw)
+            if not flaw:
+                self._never_up.discard(name)
 
 
 async def _flaw(check: Check) -> str:
     """Return what is wrong, in words without addresses; "" for nothing."""
     try:
-        async with asyncio.timeout(CHECK_SECONDS_MAX):
-            await check()
+        await bounded(_ask(check), CHECK_SECONDS_MAX)
     except TimeoutError:
-        return "no answer in time"
+        return f"no answer in {CHECK_SECONDS_MAX:g} s"
     except Exception as error:  # noqa: BLE001  whatever a client library raises, it is not well
-        return f"failed ({type(error).__name__})"
+        return f"failed: {type(error).__name__}"
     return ""
+
+
+async def _ask(check: Check) -> None:
+    await check()

@@ -7,11 +7,14 @@ from typing import Protocol
 
 from eshop.contracts.proto import shared_v1_pb2
 from gateway import frames
-from gateway.frames import Frame, Position, Stream
+from gateway.frames import Frame, Since, Stream
 from gateway.upstream import Upstream
 
 #: Frames of one read.
 PAGE_MAX = 500
+#: Reads of one service at a time. However many feeds want one at once, the others wait in line, which no
+#: deadline counts: all at the same time they would keep each other from being answered within theirs.
+READS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,21 @@ class History(Protocol):
     async def read(self, stream: Stream, user_id: str, after_seq: int) -> Page:
         """Return the first frames after a number."""
 
-    async def heads(self, user_ids: Sequence[str]) -> Sequence[Position]:
-        """Return where each user's streams end now."""
+    async def heads(self, stream: Stream, user_ids: Sequence[str]) -> Sequence[int]:
+        """Return the last number of each user's stream now."""
+
+
+async def number_before(history: History, stream: Stream, user_id: str, head_seq: int, since: Since) -> int:
+    """Return the last feed number, up to the head, from before a time; 0: none. History is read backwards."""
+    first = head_seq + 1
+    while first > 1:
+        page = await history.read(stream, user_id, max(0, first - 1 - PAGE_MAX))
+        newer = (frame.seq for frame in page.frames if frame.seq < first and frame.fields["at"] >= since.at())
+        oldest = next(newer, first)
+        if not page.frames or oldest > page.frames[0].seq:
+            return oldest - 1
+        first = oldest
+    return 0
 
 
 class ServicesHistory:
@@ -37,24 +53,26 @@ class ServicesHistory:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
+        self._lines = {stream: asyncio.Semaphore(READS_MAX) for stream in Stream}
 
     async def read(self, stream: Stream, user_id: str, after_seq: int) -> Page:
         """Return the first frames after a number."""
         request = shared_v1_pb2.ReadFeedRequest(user_id=user_id, after_seq=after_seq, limit=PAGE_MAX)
         up = self._upstream
-        if stream is Stream.ORDERS:
-            orders = await up.call("orders.ReadFeed", up.orders.ReadFeed, request)
-            return Page([frames.of_order_history(row) for row in orders.frames], orders.head_seq)
-        wallet = await up.call("payments.ReadFeed", up.payments.ReadFeed, request)
-        return Page([frames.of_wallet_history(row) for row in wallet.frames], wallet.head_seq)
+        async with self._lines[stream]:
+            if stream is Stream.ORDERS:
+                orders = await up.call("orders.ReadFeed", up.orders.ReadFeed, request)
+                return Page([frames.of_order_history(row) for row in orders.frames], orders.head_seq)
+            wallet = await up.call("payments.ReadFeed", up.payments.ReadFeed, request)
+            return Page([frames.of_wallet_history(row) for row in wallet.frames], wallet.head_seq)
 
-    async def heads(self, user_ids: Sequence[str]) -> Sequence[Position]:
-        """Return where each user's streams end now. Both services are asked at once."""
+    async def heads(self, stream: Stream, user_ids: Sequence[str]) -> Sequence[int]:
+        """Return the last number of each user's stream now."""
         request = shared_v1_pb2.FeedHeadsRequest(user_ids=user_ids)
         up = self._upstream
-        orders, wallets = await asyncio.gather(
-            up.call("orders.FeedHeads", up.orders.FeedHeads, request),
-            up.call("payments.FeedHeads", up.payments.FeedHeads, request),
-        )
-        pairs = zip(orders.head_seqs, wallets.head_seqs, strict=True)
-        return [Position(order_seq, wallet_seq) for order_seq, wallet_seq in pairs]
+        async with self._lines[stream]:
+            if stream is Stream.ORDERS:
+                reply = await up.call("orders.FeedHeads", up.orders.FeedHeads, request)
+            else:
+                reply = await up.call("payments.FeedHeads", up.payments.FeedHeads, request)
+        return reply.head_seqs

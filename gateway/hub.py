@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gateway.feed import End, Feed
-from gateway.frames import Frame, Position, Stream
+from gateway.frames import Frame, Stream
 from gateway.history import History
 from gateway.metrics import Metrics
 from gateway.problems import Problem
@@ -68,10 +68,10 @@ class Hub:
         """Return who has a feed open here."""
         return list(self._feeds)
 
-    def notice_head(self, user_id: str, head: Position) -> None:
-        """Tell a user's feeds how far their streams reach."""
+    def notice_head(self, user_id: str, stream: Stream, head_seq: int) -> None:
+        """Tell a user's feeds how far a stream reaches."""
         for feed in self._feeds.get(user_id, ()):
-            feed.notice_head(head)
+            feed.notice_head(stream, head_seq)
 
     def close(self) -> None:
         """End every feed, and open none."""

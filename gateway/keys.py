@@ -5,6 +5,7 @@ from aiohttp import web
 from eshop.cache import VersionedStore
 from eshop.settings import Settings
 from gateway.creates import Creates
+from gateway.heads import HeadsSweep
 from gateway.health import Health
 from gateway.history import ServicesHistory
 from gateway.hub import Hub
@@ -23,6 +24,7 @@ CREATES = web.AppKey("creates", Creates)
 HISTORY = web.AppKey("history", ServicesHistory)
 WAITS = web.AppKey("waits", Waits)
 HUB = web.AppKey("hub", Hub)
+SWEEP = web.AppKey("sweep", HeadsSweep)
 HEALTH = web.AppKey("health", Health)
 
 TRACE = web.RequestKey("trace", Trace)

@@ -31,6 +31,18 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.dependency_up = Gauge(
+            "gateway_dependency_up",
+            "1 while a dependency answers within its second",
+            ["dependency"],
+            registry=registry,
+        )
+        self.circuit_open = Gauge(
+            "gateway_circuit_open",
+            "1 while calls of a service are refused because the last ones were not answered",
+            ["service"],
+            registry=registry,
+        )
         self.creates_per_call = Histogram(
             "gateway_creates_per_call",
             "Orders gathered into one call",

@@ -6,7 +6,7 @@ import time
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.keys import METRICS, TRACE
+from gateway.keys import HEALTH, METRICS, TRACE
 from gateway.problems import Problem, to_response
 from gateway.tracing import REQUEST_ID_HEADER, trace_of
 
@@ -32,6 +32,9 @@ async def observed(request: web.Request, handler: Handler) -> web.StreamResponse
             path = request.rel_url.raw_path[:PATH_CHARACTERS_LOGGED_MAX]
             _access.info("%s %s %d %.1fms %s", request.method, path, status, seconds * 1e3, trace.trace_id)
     if not response.prepared:
+        if request.app[HEALTH].is_stopping:
+            # The next request should go to another gateway.
+            response.force_close()
         response.headers[REQUEST_ID_HEADER] = trace.correlation_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         # Instead of the versions of what it is built with.

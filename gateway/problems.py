@@ -52,7 +52,7 @@ KINDS: Mapping[str, Kind] = {
     "too-many-connections": Kind(429, "There are too many connections", retry=True),
     "internal": Kind(500, "Something went wrong here"),
     "unavailable": Kind(503, "A service is down or full", retry=True),
-    "slow": Kind(504, "A service did not answer in time"),
+    "slow": Kind(504, "A service did not answer in time", retry=True),
 }
 
 

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from aiohttp import web
 
@@ -130,8 +130,9 @@ def _time(name: str, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        at = datetime.fromisoformat(text) if _TIME.fullmatch(text) else None
-    except ValueError:
+        at = datetime.fromisoformat(text).astimezone(UTC) if _TIME.fullmatch(text) else None
+    except (ValueError, OverflowError):
+        # The second: a time that exists at its offset, and in UTC is before the first year or after the last.
         at = None
     if at is None or at.year < 2:
         raise Problem("bad-query", f"{name} is an RFC 3339 time with its offset (write + as %2B).")

@@ -38,6 +38,16 @@ class Reads:
         request = orders_v1_pb2.GetOrderRequest(user_id=user_id, order_id=order_id)
         return await self._upstream.call("orders.GetOrder", self._upstream.orders.GetOrder, request)
 
+    async def not_older(self, order: orders_v1_pb2.Order) -> orders_v1_pb2.Order:
+        """Return an order as a service has just told it, or read again if its user has seen newer."""
+        if order.version >= self.shown_version(order.user_id, order.order_id):
+            return order
+        return await self.order_now(order.user_id, order.order_id)
+
+    def shown_version(self, user_id: str, order_id: str) -> int:
+        """Return the version of an order that its user was shown here lately; 0 for none."""
+        return self._cache.floors.of(order_key(user_id, order_id)) or 0
+
     async def account(self, user_id: str, at_least: int) -> Reading:
         """Return the rendered account; raise the 404 Problem where there is none."""
 

@@ -1,6 +1,7 @@
-"""Calls of the services: the token, a deadline on each, and their failures as problems."""
+"""Calls of the services: the token, a deadline on each, a circuit per service, failures as problems."""
 
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 from grpc import StatusCode, aio
 
+from eshop.breaker import Breaker, CircuitOpen
 from eshop.contracts.proto import orders_v1_pb2_grpc, payments_v1_pb2_grpc, trails_v1_pb2, trails_v1_pb2_grpc
 from eshop.rpc.client import credentials, open_channel
 from eshop.rpc.timeline import Timeline, read_timeline
@@ -17,6 +19,11 @@ from gateway.problems import Problem
 
 #: More than the services' own statement timeout (about 5 s), so that their answer wins.
 CALL_SECONDS_MAX = 8.0
+#: So many calls in a row without an answer open a service's circuit, for so long on the average. Those that
+#: end within the same moment count once: a worker that dies ends all of its calls, and others may be well.
+CIRCUIT_FAILURES = 3
+CIRCUIT_OPEN_SECONDS = 2.0
+CIRCUIT_APART_SECONDS = 0.1
 
 _CODES: Mapping[StatusCode, str] = MappingProxyType(
     {
@@ -30,6 +37,8 @@ _CODES: Mapping[StatusCode, str] = MappingProxyType(
 )
 #: Said in the problem's detail; all others mean "not now", and their text may be for operators only.
 _SPEAKING = frozenset({StatusCode.INVALID_ARGUMENT, StatusCode.OUT_OF_RANGE, StatusCode.FAILED_PRECONDITION})
+#: No answer. Every other code is one, a refusal too.
+_SILENT = frozenset({StatusCode.DEADLINE_EXCEEDED, StatusCode.UNAVAILABLE})
 #: How a down or busy service looks; any other failure is worth an error line.
 _EXPECTED = frozenset({*_CODES, StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED, StatusCode.CANCELLED})
 
@@ -38,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 class Upstream:
-    """Both services' stubs. A service that is down is refused at once by its channel, which reconnects."""
+    """Both services' stubs. A call of a service that did not answer the last ones is refused at once."""
 
     def __init__(self, orders: str, payments: str, token: str, metrics: Metrics) -> None:
         self._channels = (open_channel(orders), open_channel(payments))
@@ -47,6 +56,7 @@ class Upstream:
         self._trails = [trails_v1_pb2_grpc.TrailsStub(channel).GetTrail for channel in self._channels]
         self._metadata = credentials(token)
         self._metrics = metrics
+        self._circuits = {service: _circuit(service, metrics) for service in ("orders", "payments")}
 
     async def call(
         self,
@@ -55,16 +65,28 @@ class Upstream:
         request: Message,
         seconds_max: float = CALL_SECONDS_MAX,
     ) -> _Reply:
-        """Call and return the reply; raise the Problem that a failure means. It is not tried again."""
+        """Call and return the reply; raise the Problem that a failure means. It is not tried again.
+
+        ``name`` is SERVICE.METHOD. While the service's circuit is open, the Problem says when to come back.
+        """
         began = time.perf_counter()
-        code = StatusCode.OK
+        code = StatusCode.OK.name
         try:
-            return await method(request, timeout=seconds_max, metadata=self._metadata)
+            with self._circuits[name.partition(".")[0]].call(_is_silence):
+                return await method(request, timeout=seconds_max, metadata=self._metadata)
+        except CircuitOpen as refusal:
+            code = "CIRCUIT_OPEN"
+            retry_after = str(max(1, math.ceil(refusal.retry_after_seconds)))
+            raise Problem("unavailable", headers={"Retry-After": retry_after}) from refusal
         except aio.AioRpcError as error:
-            code = error.code()
-            raise _problem(name, code, error.details() or "") from error
+            code = error.code().name
+            raise _problem(name, error.code(), error.details() or "") from error
         finally:
-            self._metrics.upstream_seconds.labels(name, code.name).observe(time.perf_counter() - began)
+            self._metrics.upstream_seconds.labels(name, code).observe(time.perf_counter() - began)
+
+    async def look(self, method: Callable[..., Awaitable[_Reply]], request: Message) -> None:
+        """Call past the circuit, to see whether the service answers."""
+        await method(request, timeout=CALL_SECONDS_MAX, metadata=self._metadata)
 
     async def timeline(self, order_id: str) -> Timeline | None:
         """Return what both services know of an order; None where there is none."""
@@ -81,6 +103,19 @@ class Upstream:
         """Close both channels."""
         for channel in self._channels:
             await channel.close()
+
+
+def _circuit(service: str, metrics: Metrics) -> Breaker:
+    def changed(is_open: bool) -> None:
+        metrics.circuit_open.labels(service).set(is_open)
+        _log.warning("the circuit of %s is %s", service, "open" if is_open else "closed again")
+
+    metrics.circuit_open.labels(service).set(0)
+    return Breaker(CIRCUIT_FAILURES, CIRCUIT_OPEN_SECONDS, changed, apart_seconds=CIRCUIT_APART_SECONDS)
+
+
+def _is_silence(error: Exception) -> bool:
+    return isinstance(error, aio.AioRpcError) and error.code() in _SILENT
 
 
 def _problem(name: str, code: StatusCode, details: str) -> Problem:

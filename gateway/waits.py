@@ -50,27 +50,33 @@ class Waits:
         order_id: str,
         seconds: float,
         read: Callable[[], Awaitable[Order]],
+        shown: Callable[[], int],
         made: Order | None = None,
     ) -> Order:
         """Return the order when it is not NEW any more, or as it is after ``seconds``.
 
-        ``read`` must ask the service itself; its Problem is raised only while nothing is known. ``made`` is
-        the order as this very request has made it: there is nothing to read before something is told of it.
+        ``read`` must ask the service itself. ``shown`` is the version that the caller has seen by now:
+        nothing older is returned. What ``read`` raises is raised if nothing as new is known. ``made`` is the
+        order as this very request has made it: there is nothing to read before something is told of it, and
+        if the service can't be asked any more, it is the answer, because a POST must say what it did.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        known = made
+        known, failure = made, None
         with self._watch(order_id) as changed:
             if known is not None and self.attached and order_id not in self._ended:
                 await self._sleep(changed, known, until)
             while True:
                 changed.clear()
                 try:
-                    known = await read()
-                except Problem:
+                    known, failure = _newer(known, await _read(read, shown)), None
+                except Problem as problem:
                     if known is None:
                         raise
+                    failure = problem
                 if known.status != NEW or loop.time() >= until or self._is_full():
+                    if failure is not None and made is None and known.version < shown():
+                        raise failure
                     return known
                 await self._sleep(changed, known, until)
 
@@ -100,3 +106,13 @@ class Waits:
             waiting.discard(changed)
             if not waiting and self._waiting.get(order_id) is waiting:
                 del self._waiting[order_id]
+
+
+async def _read(read: Callable[[], Awaitable[Order]], shown: Callable[[], int]) -> Order:
+    """Read; again where the caller was shown newer meanwhile: a read begun now sees that too."""
+    order = await read()
+    return order if order.version >= shown() else await read()
+
+
+def _newer(known: Order | None, order: Order) -> Order:
+    return order if known is None or order.version >= known.version else known

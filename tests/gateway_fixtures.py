@@ -10,7 +10,8 @@ from pytest_aiohttp.plugin import AiohttpClient
 
 from eshop.cache import MemoryStore
 from eshop.settings import Settings
-from gateway.app import SERVER_OPTIONS, create_app
+from gateway.app import create_app
+from gateway.server import SERVER_OPTIONS
 from tests.gateway_fakes import TOKEN, FakeServices
 
 

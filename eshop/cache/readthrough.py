@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
+from eshop.breaker import Breaker, CircuitOpen
 from eshop.cache.floors import Floors
 from eshop.cache.store import CacheDown, Entry, Key, VersionedStore
 
 #: Above this the cache costs more than it saves.
 CALL_SECONDS_MAX = 0.05
-#: So many failures in a row open the breaker; it then stays open so long, and lets one call try.
+#: So many failures in a row open the breaker, for so long on the average.
 BREAKER_FAILURES = 3
 BREAKER_OPEN_SECONDS = 2.0
 #: No entry may live longer: floors outlive entries, and stand on this.
@@ -70,8 +71,7 @@ class ReadThrough:
         self._store = store
         self._count = count
         self._call_seconds_max = call_seconds_max
-        self._failures = 0
-        self._open_until = 0.0
+        self._breaker = Breaker(BREAKER_FAILURES, BREAKER_OPEN_SECONDS, _say)
 
     async def read(self, key: Key, load: Load, at_least: int = 0) -> Reading:
         """Return the thing at a version not below what this caller has seen nor below ``at_least``.
@@ -121,22 +121,18 @@ class ReadThrough:
     @asynccontextmanager
     async def _bounded(self) -> AsyncIterator[None]:
         """Bound a call to the store; raise CacheDown where it fails, is slow, or did so too often lately."""
-        if time.monotonic() < self._open_until:
-            raise CacheDown("the breaker is open")
-        if self._failures >= BREAKER_FAILURES:
-            # This call finds out whether the store is back; the others go on without it.
-            self._open_until = time.monotonic() + BREAKER_OPEN_SECONDS
         try:
-            async with asyncio.timeout(self._call_seconds_max):
-                yield
-        except (CacheDown, TimeoutError) as error:
-            self._fail(error)
+            with self._breaker.call(_is_failure):
+                async with asyncio.timeout(self._call_seconds_max):
+                    yield
+        except (CircuitOpen, TimeoutError) as error:
             raise CacheDown("down or slow") from error
-        self._failures, self._open_until = 0, 0.0
 
-    def _fail(self, error: Exception) -> None:
-        self._failures += 1
-        if self._failures >= BREAKER_FAILURES:
-            self._open_until = time.monotonic() + BREAKER_OPEN_SECONDS
-            if self._failures == BREAKER_FAILURES:
-                _log.warning("the cache is bypassed: %s", str(error) or "slow")
+
+def _is_failure(error: Exception) -> bool:
+    return isinstance(error, CacheDown | TimeoutError)
+
+
+def _say(is_open: bool) -> None:
+    if is_open:
+        _log.warning("the cache is bypassed: it fails or is slow")

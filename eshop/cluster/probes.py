@@ -41,11 +41,11 @@ def valkey_is_ready(port: int) -> bool:
     return _ask(port, b"PING\r\n", 5) == b"+PONG"
 
 
-def http_is_ready(port: int) -> bool:
-    """Tell whether a service of the shop answers 200 at /health/ready."""
+def http_is_ready(port: int, path: str = "/health/ready") -> bool:
+    """Tell whether a service of the shop answers 200 there."""
     connection = http.client.HTTPConnection(HOST, port, timeout=PROBE_SECONDS_MAX)
     try:
-        connection.request("GET", "/health/ready")
+        connection.request("GET", path)
         return connection.getresponse().status == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False

@@ -111,14 +111,15 @@ def service_program(service: Service, plan: Plan, parts: Parts, data: Path) -> P
     """Return how to run a service: by its public command line, in a folder of its own."""
     folder = data / "services" / service.name
     folder.mkdir(parents=True, exist_ok=True)
-    words = ["gateway"]
+    words, path = ["gateway"], "/health/started"
     if service.kind != "gateway":
+        path = "/health/ready"
         words = ["faust", "-L", "uvloop", "-A", f"eshop.{service.kind}", "worker", "-l", "info"]
     return Program(
         service.name,
         (sys.executable, "-m", *words),
         folder,
-        lambda: http_is_ready(service.web_port),
+        lambda: http_is_ready(service.web_port, path),
         env=service_env(service, plan, parts, folder),
         stop_seconds_max=STOP_SECONDS_MAX,
     )

@@ -1,8 +1,9 @@
-"""What operators ask: is it alive, is it ready, what are its numbers."""
+"""What operators ask: is it alive, has it started, is it ready, what are its numbers."""
 
 from aiohttp import web
 
 from gateway.keys import HEALTH, METRICS
+from gateway.routes.answers import json_answer
 
 routes = web.RouteTableDef()
 
@@ -10,14 +11,22 @@ routes = web.RouteTableDef()
 @routes.get("/health/live")
 async def live(request: web.Request) -> web.Response:
     """Answer: the process and its event loop run."""
-    return web.Response(text="alive\n")
+    return json_answer({"status": "live"})
+
+
+@routes.get("/health/started")
+async def started(request: web.Request) -> web.Response:
+    """Say whether every dependency has answered once: for who starts things in order. It stays true."""
+    health = request.app[HEALTH]
+    return _health(request, "started" if health.is_started else "not started", ok=health.is_started)
 
 
 @routes.get("/health/ready")
 async def ready(request: web.Request) -> web.Response:
-    """Show each dependency on a line of its own; 503 where one that is needed is missing."""
-    report = await request.app[HEALTH].report()
-    return web.Response(status=200 if report.ready else 503, text="\n".join(report.lines) + "\n")
+    """Say whether to send requests here, and in ``checks`` what is missing, which does not decide."""
+    health = request.app[HEALTH]
+    status = "ready" if health.is_ready else "stopping" if health.is_stopping else "not ready"
+    return _health(request, status, ok=health.is_ready)
 
 
 @routes.get("/metrics")
@@ -26,3 +35,8 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(
         body=request.app[METRICS].text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
     )
+
+
+def _health(request: web.Request, status: str, *, ok: bool) -> web.Response:
+    """Return what health is asked for, in the form that the workers have too."""
+    return json_answer({"status": status, "checks": request.app[HEALTH].answers}, status=200 if ok else 503)

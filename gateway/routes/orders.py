@@ -43,7 +43,7 @@ async def place_order(request: web.Request) -> web.Response:
     if seconds := wait_preferred(request):
         headers["Preference-Applied"] = f"wait={seconds}"
         made = None if result.replayed else order
-        order = await _outcome(request, user_id, order.order_id, seconds, made)
+        order = await _outcome(request, user_id, order.order_id, seconds, made=made)
         status = 202 if order.status == NEW else 201
     request.app[READS].show_order(order)
     return created(order_view(order), headers, replayed=result.replayed, status=status)
@@ -56,7 +56,7 @@ async def get_order(request: web.Request) -> web.Response:
     order_id = _order_id(request)
     condition = condition_of(request)
     if seconds := wait_query(request):
-        order = await _outcome(request, user_id, order_id, seconds, None)
+        order = await _outcome(request, user_id, order_id, seconds, floor=condition.floor)
         request.app[READS].show_order(order)
         fresh = fresh_order(order)
         return versioned(Reading(fresh.version, fresh.body, age_seconds=None), condition)
@@ -69,9 +69,13 @@ async def list_orders(request: web.Request) -> web.Response:
     user_id = user_of(request)
     asked = _list_orders(request, user_id)
     upstream = request.app[UPSTREAM]
+    reads = request.app[READS]
     page = await upstream.call("orders.ListOrders", upstream.orders.ListOrders, asked)
+    if any(order.version < reads.shown_version(user_id, order.order_id) for order in page.orders):
+        # The user has seen newer while this was read: a read begun now sees it too.
+        page = await upstream.call("orders.ListOrders", upstream.orders.ListOrders, asked)
     for order in page.orders:
-        request.app[READS].show_order(order)
+        reads.show_order(order)
     return page_answer(request, [order_view(order) for order in page.orders], page.next_number)
 
 
@@ -99,17 +103,29 @@ async def cancel_order(request: web.Request) -> web.Response:
     reply = await upstream.call("orders.CancelOrder", upstream.orders.CancelOrder, asked)
     if reply.HasField("refusal"):
         raise refused(reply.refusal.code, reply.refusal.detail)
-    request.app[READS].show_order(reply.order)
-    status = 200 if reply.order.status == CANCELLED else 202
-    return created(order_view(reply.order), {}, replayed=reply.replayed, status=status)
+    order = reply.order if reply.replayed else await request.app[READS].not_older(reply.order)
+    request.app[READS].show_order(order)
+    status = 200 if order.status == CANCELLED else 202
+    return created(order_view(order), {}, replayed=reply.replayed, status=status)
 
 
 async def _outcome(
-    request: web.Request, user_id: str, order_id: str, seconds: int, made: pb.Order | None
+    request: web.Request,
+    user_id: str,
+    order_id: str,
+    seconds: int,
+    *,
+    floor: int = 0,
+    made: pb.Order | None = None,
 ) -> pb.Order:
+    """Wait for the order's outcome; ``floor`` is the version that the reader brings."""
     reads = request.app[READS]
     return await request.app[WAITS].outcome(
-        order_id, seconds, lambda: reads.order_now(user_id, order_id), made
+        order_id,
+        seconds,
+        lambda: reads.order_now(user_id, order_id),
+        lambda: max(floor, reads.shown_version(user_id, order_id)),
+        made,
     )
 
 

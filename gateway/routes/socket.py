@@ -5,15 +5,18 @@ this gateway is going away (do the same), 1003 a binary message, 1009 a message 
 """
 
 import asyncio
+from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from eshop.cancellation import cancel_and_wait
 from gateway.feed import End, Feed
-from gateway.frames import Position
+from gateway.frames import Position, Stream
 from gateway.identity import user_of_socket
-from gateway.keys import HISTORY, HUB, METRICS, SETTINGS
+from gateway.keys import HISTORY, HUB, METRICS, SETTINGS, SWEEP
+from gateway.opening import known_heads, position_now
 from gateway.problems import Problem
 from gateway.routes.answers import BASE
 
@@ -23,12 +26,19 @@ HEARTBEAT_SECONDS = 20.0
 MESSAGE_BYTES_MAX = 1024
 #: How long a client may take to answer our close.
 CLOSE_SECONDS_MAX = 2.0
+#: How often a socket that was ended by its heartbeat, or within a read, is noticed if its tasks are stuck.
+WATCH_SECONDS = 5.0
+#: A client may take 2 s to read what was sent before the end; then its connection is cut.
+FLUSH_POLLS_MAX = 100
+FLUSH_POLL_SECONDS = 0.02
 
 _CODES = {
     End.SLOW: WSCloseCode.TRY_AGAIN_LATER,
     End.GAP: WSCloseCode.TRY_AGAIN_LATER,
     End.SHUTDOWN: WSCloseCode.GOING_AWAY,
 }
+
+_FAREWELLS = dict.fromkeys(_CODES.values(), b"reconnect and resume")
 
 routes = web.RouteTableDef()
 
@@ -49,35 +59,73 @@ async def feed_socket(request: web.Request) -> web.WebSocketResponse:
         raise Problem("bad-request", "This is a WebSocket's address.")
     # Attached first: what happens while the heads are read waits in the feed.
     with request.app[HUB].attach(user_id) as feed:
-        (head,) = await request.app[HISTORY].heads([user_id])
-        feed.notice_head(head)
-        start = head if cursor is None else cursor.no_further_than(head)
+        heads = await known_heads(request.app[HISTORY], user_id)
+        for stream, head_seq in heads.items():
+            feed.notice_head(stream, head_seq)
+        if len(heads) < len(Stream):
+            request.app[SWEEP].soon()
         await socket.prepare(request)
-        await _serve(request, socket, feed, start)
+        await _serve(request, socket, feed, position_now(heads) if cursor is None else cursor)
     return socket
 
 
 async def _serve(request: web.Request, socket: web.WebSocketResponse, feed: Feed, start: Position) -> None:
+    """Push and read until one of them ends. Return when the connection is gone: it counts till then."""
     pushing = asyncio.create_task(feed.run(start, socket.send_str))
     reading = asyncio.create_task(_read(socket))
     try:
-        await asyncio.wait({pushing, reading}, return_when=asyncio.FIRST_COMPLETED)
+        await _until_over(socket, pushing, reading)
+        code = WSCloseCode.OK
         if pushing.done() and pushing.exception() is None:
             end = pushing.result()
             request.app[METRICS].feed_closes.labels(end.value).inc()
-            await socket.close(code=_CODES[end], message=b"reconnect and resume", drain=False)
-            if end is End.SLOW and request.transport is not None:
-                # What it did not read would keep the connection open for as long as it likes.
-                request.transport.abort()
+            code = _CODES[end]
+        elif reading.done() and reading.exception() is None:
+            code = reading.result()
+        await _say_goodbye(socket, code)
     finally:
-        await cancel_and_wait(pushing, reading)
+        await cancel_and_wait(pushing, reading, seconds_max=CLOSE_SECONDS_MAX)
+        await _hang_up(request)
 
 
-async def _read(socket: web.WebSocketResponse) -> None:
-    """Read until the client is gone; text is ignored, anything else ends the connection."""
+async def _until_over(
+    socket: web.WebSocketResponse, pushing: asyncio.Task[End], reading: asyncio.Task[WSCloseCode]
+) -> None:
+    """Wait for the end of either task, or of the socket: a missing pong ends it, and wakes no stuck task."""
+    done: set[asyncio.Task[Any]] = set()
+    while not done and not socket.closed:
+        done, _ = await asyncio.wait(
+            {pushing, reading}, timeout=WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+
+
+async def _say_goodbye(socket: web.WebSocketResponse, code: WSCloseCode) -> None:
+    """Send our Close and wait for the client's, both for a bounded time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS_MAX):
+            await socket.close(code=code, message=_FAREWELLS.get(code, b""), drain=False)
+
+
+async def _hang_up(request: web.Request) -> None:
+    """End the connection, flushed within a bounded time: what isn't read would keep it open for ever."""
+    transport = request.transport
+    if transport is None:
+        return
+    transport.close()
+    for _ in range(FLUSH_POLLS_MAX):
+        await asyncio.sleep(FLUSH_POLL_SECONDS)
+        if request.transport is None:
+            return
+    transport.abort()
+    await asyncio.sleep(0)
+
+
+async def _read(socket: web.WebSocketResponse) -> WSCloseCode:
+    """Read until the client is gone or says what it must not; return the code to close with."""
     async for message in socket:
         if message.type is WSMsgType.BINARY:
-            await socket.close(code=WSCloseCode.UNSUPPORTED_DATA)
+            return WSCloseCode.UNSUPPORTED_DATA
+    return WSCloseCode.OK
 
 
 def _must_be_welcome(request: web.Request) -> None:

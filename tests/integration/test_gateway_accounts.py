@@ -13,8 +13,9 @@ from yarl import URL
 from eshop.cache import MemoryStore
 from eshop.settings import Settings
 from gateway import frames
-from gateway.app import SERVER_OPTIONS, create_app
+from gateway.app import create_app
 from gateway.keys import HUB
+from gateway.server import SERVER_OPTIONS
 from tests.gateway_fakes import FakeServices
 
 pytest_plugins = ["tests.gateway_fixtures"]

@@ -94,9 +94,8 @@ async def broker(settings: Settings) -> AsyncIterator[Broker]:
 
 async def attached(client: Client) -> None:
     async with asyncio.timeout(30):
-        while "kafka: ok" not in await (await client.get("/health/ready")).text():
+        while (await client.get("/health/started")).status != 200:
             await asyncio.sleep(0.1)
-    assert (await client.get("/health/ready")).status == 200
 
 
 async def hello(client: Client) -> ClientWebSocketResponse:
@@ -149,8 +148,7 @@ async def test_what_can_not_be_parsed_is_counted_and_passed_over(
 async def test_what_happened_while_the_topics_were_away_comes_when_they_are_back(
     client: Client, broker: Broker, services: FakeServices
 ) -> None:
-    response = await client.get("/health/ready")
-    assert response.status == 503
+    assert (await client.get("/health/started")).status == 503
     socket = await hello(client)
     missed = services.orders.place("ann", 5)
     assert (await client.post("/api/v1/orders", json={"amount_minor": 7})).status == 201

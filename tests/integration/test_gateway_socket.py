@@ -1,6 +1,9 @@
 """The feed over a real WebSocket, before services in memory behind real gRPC."""
 
 import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMsgType, WSServerHandshakeError, web
@@ -154,11 +157,46 @@ async def test_pages_of_our_own_and_of_listed_origins_are_welcome(shop: Feed) ->
 
 
 async def test_services_that_are_down_are_said_before_the_handshake(shop: Feed) -> None:
-    shop.services.does.fail["payments.FeedHeads"] = StatusCode.UNAVAILABLE
+    shop.services.does.fail = {
+        "orders.FeedHeads": StatusCode.UNAVAILABLE,
+        "payments.FeedHeads": StatusCode.UNAVAILABLE,
+    }
     with pytest.raises(WSServerHandshakeError) as refused:
         await shop.connect()
     assert refused.value.status == 503
     assert not shop.hub.users()
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_a_feed_opens_with_what_one_service_tells_and_the_other_stream_joins(
+    shop: Feed, resumed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.opening.SKEW_SECONDS_MAX", 0)
+    for _ in range(3):
+        shop.services.payments.change("ann", 5)
+    shop.place()
+    shop.services.does.fail["payments.FeedHeads"] = StatusCode.UNAVAILABLE
+    one = await shop.connect("?last_event_id=0.1" if resumed else "")
+    hello = await one.receive_json()
+    assert hello["id"].startswith("0.1" if resumed else "1.@")
+    if resumed:
+        assert await ids(one, 1) == ["1.1"]
+    shop.place()
+    frame = await one.receive_json()
+    assert frame["seq"] == 2, "orders do not wait for payments"
+    shop.services.payments.change("ann", 5)  # and no event tells of it
+    if not resumed:
+        # Gone before the stream has joined: the cursor still says from when on.
+        await one.close()
+        one = await shop.connect(f"?last_event_id={frame['id']}")
+        assert (await one.receive_json())["id"] == frame["id"]
+    shop.services.does.fail.clear()
+    wanted = ["2.2", "2.3", "2.4"] if resumed else ["2.4"]
+    async with asyncio.timeout(20):
+        assert await ids(one, len(wanted)) == wanted
+    shop.top_up()
+    assert await ids(one, 1) == ["2.5"]
+    await one.close()
 
 
 async def test_a_plain_request_is_told_that_this_is_a_socket(client: Client) -> None:
@@ -172,8 +210,8 @@ async def test_a_users_sockets_are_bounded(shop: Feed, monkeypatch: pytest.Monke
     with pytest.raises(WSServerHandshakeError) as refused:
         await shop.connect()
     assert (refused.value.status, "Retry-After" in (refused.value.headers or {})) == (429, True)
-    for socket in sockets:
-        await socket.close()
+    for one in sockets:
+        await one.close()
 
 
 async def test_what_clients_say_is_ignored_or_too_much(shop: Feed) -> None:
@@ -229,6 +267,84 @@ async def test_a_client_that_never_reads_is_dropped_and_others_are_not_slowed(
     assert seq > 10
     await good.close()
     writer.close()
+
+
+class Deaf:
+    """A client that says things and never reads what it is sent."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    async def say(self, opcode: int, payload: bytes) -> None:
+        size = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2)
+        frame = bytes([0x80 | opcode]) + size + bytes(4) + payload
+        await asyncio.get_running_loop().sock_sendall(self._connection, frame)
+
+
+@asynccontextmanager
+async def deaf(shop: Feed) -> AsyncIterator[Deaf]:
+    """Connect as ann with almost no room for what arrives."""
+    loop, server = asyncio.get_running_loop(), shop.client.server
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setblocking(False)
+        await loop.sock_connect(connection, (server.host, server.port))
+        await loop.sock_sendall(
+            connection,
+            f"GET {WS} HTTP/1.1\r\nHost: x\r\nX-User-Id: ann\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode(),
+        )
+        assert (await loop.sock_recv(connection, 12)).endswith(b"101")
+        yield Deaf(connection)
+
+
+def clog(shop: Feed) -> None:
+    """Have more on the way to ann than the system's buffers hold."""
+    fields = {"type": "order.status", "status": "NEW", "padding": "x" * 500_000}
+    for seq in range(1, 21):
+        shop.hub.dispatch("ann", frames.Frame(frames.Stream.ORDERS, seq, "1", 1, fields))
+
+
+@pytest.mark.parametrize(
+    ("opcode", "payload"),
+    [(8, b"\x03\xe8"), (2, b"x"), (1, b"x" * 5000), (3, b""), (9, b"ping")],
+    ids=["close", "binary", "oversized", "malformed", "silent"],
+)
+async def test_a_client_that_never_reads_counts_until_it_is_gone_and_is_gone_soon(
+    shop: Feed, opcode: int, payload: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.routes.socket.CLOSE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("gateway.routes.socket.FLUSH_POLLS_MAX", 10)
+    monkeypatch.setattr("gateway.routes.socket.WATCH_SECONDS", 0.2)
+    if opcode == 9:
+        monkeypatch.setattr("gateway.routes.socket.HEARTBEAT_SECONDS", 1.0)
+    async with deaf(shop) as client:
+        while not shop.hub.users():
+            await asyncio.sleep(0.01)
+        clog(shop)
+        await client.say(opcode, payload)
+        async with asyncio.timeout(20):
+            while shop.hub.users():
+                await asyncio.sleep(0.01)
+        # No longer counted: then the server has let go of it, although nothing was read.
+        await asyncio.sleep(0)
+        assert shop.client.server.handler.connections == []
+
+
+async def test_a_client_that_never_reads_holds_up_no_farewell(
+    shop: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.routes.socket.CLOSE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("gateway.routes.socket.FLUSH_POLLS_MAX", 10)
+    async with deaf(shop):
+        while not shop.hub.users():
+            await asyncio.sleep(0.01)
+        clog(shop)
+        shop.hub.close()
+        async with asyncio.timeout(20):
+            while shop.client.server.handler.connections or shop.hub.users():
+                await asyncio.sleep(0.01)
 
 
 async def test_shutting_down_sends_clients_elsewhere(shop: Feed) -> None:

@@ -153,7 +153,8 @@ def test_processes_listen_and_are_asked_where_the_settings_say(
     web, grpc = DEFAULT_PORTS[kind]
     settings = settings_of(services[kind], secrets, tmp_path / kind, monkeypatch)
     assert settings.web_address(kind) == ("0.0.0.0", web)
-    assert services[kind]["healthcheck"]["test"][-2:] == ["/usr/local/lib/eshop/ready.sh", str(web)]
+    path = ["/health/started"] if kind == "gateway" else []
+    assert services[kind]["healthcheck"]["test"][2:] == ["/usr/local/lib/eshop/ready.sh", str(web), *path]
     if grpc:
         assert settings.grpc_address(kind) == f"0.0.0.0:{grpc}"
         assert services["gateway"]["environment"][f"ESHOP_{kind.upper()}_GRPC"] == f"{kind}:{grpc}"

@@ -4,18 +4,21 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import orjson
 import pytest
 
 from gateway import feed as feed_module
 from gateway.feed import End
-from gateway.frames import Frame, Position, Stream
+from gateway.frames import Frame, Position, Since, Stream
 from gateway.heads import HeadsSweep
-from gateway.history import Page
+from gateway.history import PAGE_MAX, Page, number_before
 from gateway.hub import CONNECTIONS_PER_USER_MAX, Hub
 from gateway.metrics import Metrics
 from gateway.problems import Problem
+from gateway.views import time_text
 from gateway.waits import Waits
 
 
@@ -45,12 +48,17 @@ class MemoryHistory:
         self.reads.append((stream, after_seq))
         if self.is_down:
             raise Problem("unavailable")
-        head_seq = self.reach.get(user_id, Position()).of(stream)
+        head_seq = self.head(stream, user_id)
         last = min(head_seq, after_seq + self.page_max)
         return Page([MAKE[stream](seq) for seq in range(after_seq + 1, last + 1)], head_seq)
 
-    async def heads(self, user_ids: Sequence[str]) -> Sequence[Position]:
-        return [self.reach.get(user_id, Position()) for user_id in user_ids]
+    async def heads(self, stream: Stream, user_ids: Sequence[str]) -> Sequence[int]:
+        return [self.head(stream, user_id) for user_id in user_ids]
+
+    def head(self, stream: Stream, user_id: str) -> int:
+        head_seq = self.reach.get(user_id, Position()).of(stream)
+        assert isinstance(head_seq, int)
+        return head_seq
 
 
 class Client:
@@ -89,7 +97,8 @@ class Shop:
         """Let events be committed and arrive."""
         for frame in frames:
             reach = self.history.reach.get(user_id, Position())
-            self.history.reach[user_id] = reach.at(frame.stream, max(frame.seq, reach.of(frame.stream)))
+            head_seq = max(frame.seq, self.history.head(frame.stream, user_id))
+            self.history.reach[user_id] = reach.at(frame.stream, head_seq)
             self.hub.dispatch(user_id, frame)
 
     @asynccontextmanager
@@ -98,8 +107,9 @@ class Shop:
     ) -> AsyncIterator[tuple[Client, "asyncio.Task[End]"]]:
         client = Client()
         with self.hub.attach(user_id) as feed:
-            (head,) = await self.history.heads([user_id])
-            feed.notice_head(head)
+            head = self.history.reach.get(user_id, Position())
+            for stream in Stream:
+                feed.notice_head(stream, self.history.head(stream, user_id))
             running = asyncio.create_task(feed.run(head if start is None else start, client.send))
             try:
                 yield client, running
@@ -211,10 +221,10 @@ async def test_a_sweep_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch)
     failures = iter([Problem("unavailable"), ValueError("a bug")])
     heads = shop.history.heads
 
-    async def failing(user_ids: Sequence[str]) -> Sequence[Position]:
+    async def failing(stream: Stream, user_ids: Sequence[str]) -> Sequence[int]:
         for failure in failures:
             raise failure
-        return await heads(user_ids)
+        return await heads(stream, user_ids)
 
     async with shop.connected("ann") as (client, _):
         await client.take(1)
@@ -225,6 +235,105 @@ async def test_a_sweep_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch)
         running = asyncio.create_task(sweep.run())
         assert await client.ids(1) == ["1.0"]
         running.cancel()
+
+
+def at(seconds: int) -> str:
+    return time_text(datetime.fromtimestamp(seconds, UTC))
+
+
+class TimedHistory(MemoryHistory):
+    """A history whose wallet frames happened one second after the other, each at its number."""
+
+    def __init__(self, page_max: int = PAGE_MAX) -> None:
+        super().__init__(page_max)
+
+    async def read(self, stream: Stream, user_id: str, after_seq: int) -> Page:
+        page = await super().read(stream, user_id, after_seq)
+        timed = [replace(frame, fields={**frame.fields, "at": at(frame.seq)}) for frame in page.frames]
+        return Page(timed, page.head_seq)
+
+
+@pytest.mark.parametrize("head_seq", [0, 1, 4, 500, 501, 1300])
+@pytest.mark.parametrize("since", [0, 1, 2, 5, 499, 500, 501, 800, 2000])
+async def test_a_time_is_the_number_before_it(head_seq: int, since: int) -> None:
+    history = TimedHistory()
+    history.reach["ann"] = Position(0, head_seq)
+    found = await number_before(history, Stream.WALLET, "ann", head_seq, Since(since * 1000))
+    assert found == min(head_seq, max(0, since - 1))
+
+
+async def test_a_stream_whose_service_is_away_joins_when_its_head_is_known_and_loses_nothing() -> None:
+    shop = Shop()
+    shop.history = TimedHistory()
+    shop.hub = Hub(shop.history, shop.waits, Metrics(), lambda *_: None, lambda *_: None)
+    shop.history.reach["ann"] = Position(7, 40)
+    with shop.hub.attach("ann") as feed:
+        client = Client()
+        feed.notice_head(Stream.ORDERS, 7)
+        running = asyncio.create_task(feed.run(Position(7, Since(41_000)), client.send))
+        assert await client.take(1) == [{"id": "7.@41000", "type": "hello", "cursor": "7.@41000"}]
+        shop.happen("ann", wallet_frame(41), order_frame(8))
+        assert await client.ids(1) == ["8.@41000"], "the other stream does not wait"
+        shop.history.reach["ann"] = Position(8, 43)  # and two that no event told
+        await HeadsSweep(shop.hub, shop.history).sweep()
+        assert await client.ids(3) == ["8.41", "8.42", "8.43"]
+        shop.happen("ann", wallet_frame(44))
+        assert await client.ids(1) == ["8.44"]
+        shop.hub.close()
+        assert await running is End.SHUTDOWN
+
+
+async def test_a_joining_stream_is_tried_again_with_the_next_head() -> None:
+    shop = Shop()
+    shop.history.is_down = True
+    with shop.hub.attach("ann") as feed:
+        client = Client()
+        feed.notice_head(Stream.ORDERS, 0)
+        running = asyncio.create_task(feed.run(Position(0, Since(1_000)), client.send))
+        feed.notice_head(Stream.WALLET, 2)
+        await client.take(1)
+        while not shop.history.reads:
+            await asyncio.sleep(0)
+        shop.history = TimedHistory()
+        feed._history = shop.history
+        shop.history.reach["ann"] = Position(0, 2)
+        feed.notice_head(Stream.WALLET, 2)
+        assert await client.ids(2) == ["0.1", "0.2"]
+        shop.hub.close()
+        assert await running is End.SHUTDOWN
+
+
+async def test_a_cursor_waits_for_its_streams_head_and_is_exact() -> None:
+    shop = Shop()
+    shop.history.reach["ann"] = Position(1, 3)
+    with shop.hub.attach("ann") as feed:
+        client = Client()
+        feed.notice_head(Stream.ORDERS, 1)
+        running = asyncio.create_task(feed.run(Position(0, 2), client.send))
+        assert await client.ids(2) == ["0.2", "1.2"]
+        shop.happen("ann", wallet_frame(2), wallet_frame(4))
+        feed.notice_head(Stream.WALLET, 3)
+        assert await client.ids(2) == ["1.3", "1.4"]
+        shop.hub.close()
+        assert await running is End.SHUTDOWN
+
+
+async def test_ending_interrupts_a_read_of_history() -> None:
+    shop = Shop()
+    reading = asyncio.Event()
+
+    async def read(stream: Stream, user_id: str, after_seq: int) -> Page:
+        reading.set()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    shop.history.read = read  # type: ignore[method-assign]
+    shop.history.reach["ann"] = Position(5, 0)
+    async with shop.connected("ann", Position()) as (_, running):
+        await reading.wait()
+        shop.hub.close()
+        async with asyncio.timeout(1):
+            assert await running is End.SHUTDOWN
 
 
 async def test_a_client_that_lags_too_far_is_told_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +410,9 @@ async def test_a_users_connections_are_bounded_and_others_are_not_touched() -> N
 
 def test_a_cursor_is_two_numbers_and_nothing_else() -> None:
     assert Position.parse("42.17") == Position(42, 17)
+    waiting = Position(42, Since(1_764_045_600_123))
+    assert Position.parse(waiting.text()) == waiting
+    assert waiting.text() == "42.@1764045600123"
     for wrong in (
         "",
         "42",
@@ -314,6 +426,10 @@ def test_a_cursor_is_two_numbers_and_nothing_else() -> None:
         "1.2\n",
         "9" * 17 + ".1",
         "\u0661.\u0662",
+        "1.@",
+        "1.@0",
+        "1.@999999999999",
+        "1.@99999999999999",
     ):
         with pytest.raises(Problem) as refused:
             Position.parse(wrong)

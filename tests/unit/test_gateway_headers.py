@@ -170,6 +170,9 @@ def test_a_cursor_that_is_not_ours_is_refused(cursor: str) -> None:
         "created_before=2026-13-01T00:00:00Z",
         "created_before=0001-01-01T00:00:00%2B10:00",
         "created_before=2026-01-01T00:00:00+00:00",
+        "created_after=9999-12-31T23:59:59-23:59",
+        "created_before=0002-01-01T00:00:00%2B23:59",
+        "created_after=2026-01-01T00:00:00%2B24:00",
     ],
 )
 def test_a_malformed_query_is_refused(query: str) -> None:
@@ -250,4 +253,4 @@ def test_every_problem_is_a_client_error_or_an_honest_failure() -> None:
         503,
         504,
     }
-    assert all(kind.retry for kind in KINDS.values() if kind.status in (429, 503))
+    assert all(kind.retry for kind in KINDS.values() if kind.status in (429, 503, 504))

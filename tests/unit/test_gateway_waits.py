@@ -1,6 +1,7 @@
 """Waiting for an order's outcome."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -30,6 +31,10 @@ class Service:
         return self.order
 
 
+def seen(version: int) -> Callable[[], int]:
+    return lambda: version
+
+
 def attached() -> Waits:
     waits = Waits()
     waits.attached = True
@@ -38,13 +43,13 @@ def attached() -> Waits:
 
 async def test_an_order_that_has_ended_is_answered_at_once() -> None:
     service = Service(FINISHED)
-    assert await attached().outcome("1", LONG, service.read) == FINISHED
+    assert await attached().outcome("1", LONG, service.read, seen(0)) == FINISHED
     assert service.asked == 1
 
 
 async def test_an_event_ends_the_wait() -> None:
     waits, service = attached(), Service()
-    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read))
+    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read, seen(0)))
     await service.was_asked.wait()
     waits.tell("2")
     service.order = FINISHED
@@ -55,7 +60,7 @@ async def test_an_event_ends_the_wait() -> None:
 
 async def test_an_order_just_made_is_read_once_when_it_is_told_of() -> None:
     waits, service = attached(), Service(FINISHED)
-    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read, NEW))
+    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read, seen(0), NEW))
     await asyncio.sleep(0)
     assert service.asked == 0
     waits.tell("1")
@@ -67,7 +72,7 @@ async def test_an_end_told_before_the_wait_began_is_not_waited_for() -> None:
     waits, service = attached(), Service(FINISHED)
     waits.tell("1")
     async with asyncio.timeout(1):
-        assert await waits.outcome("1", LONG, service.read, NEW) == FINISHED
+        assert await waits.outcome("1", LONG, service.read, seen(0), NEW) == FINISHED
 
 
 async def test_when_no_events_arrive_the_service_is_asked_now_and_then(
@@ -75,42 +80,96 @@ async def test_when_no_events_arrive_the_service_is_asked_now_and_then(
 ) -> None:
     monkeypatch.setattr(waits_module, "RECHECK_SECONDS", 0.01)
     waits, service = Waits(), Service()
-    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read, NEW))
+    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read, seen(0), NEW))
     await service.was_asked.wait()
     service.order = FINISHED
     assert await waiting == FINISHED
 
 
 async def test_the_wait_ends_with_the_order_as_it_is() -> None:
-    assert await attached().outcome("1", 0.01, Service().read) == NEW
+    assert await attached().outcome("1", 0.01, Service().read, seen(0)) == NEW
 
 
 async def test_a_service_that_goes_down_in_mid_wait_does_not_unmake_the_order() -> None:
     waits, service = attached(), Service()
     service.order = Problem("unavailable")
-    assert await waits.outcome("1", 0.01, service.read, NEW) == NEW
+    assert await waits.outcome("1", 0.01, service.read, seen(0), NEW) == NEW
     with pytest.raises(Problem):
-        await waits.outcome("1", 0.01, service.read)
+        await waits.outcome("1", 0.01, service.read, seen(0))
 
 
 async def test_closing_ends_every_wait_now() -> None:
     waits, service = attached(), Service()
-    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read))
+    waiting = asyncio.create_task(waits.outcome("1", LONG, service.read, seen(0)))
     await service.was_asked.wait()
     waits.close()
     async with asyncio.timeout(1):
         assert await waiting == NEW
-        assert await waits.outcome("1", LONG, service.read) == NEW
+        assert await waits.outcome("1", LONG, service.read, seen(0)) == NEW
 
 
 async def test_past_the_bound_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waits_module, "WAITS_MAX", 0)
     async with asyncio.timeout(1):
-        assert await attached().outcome("1", LONG, Service().read) == NEW
+        assert await attached().outcome("1", LONG, Service().read, seen(0)) == NEW
 
 
 async def test_nothing_is_kept_of_a_wait_that_is_over() -> None:
     waits = attached()
-    await waits.outcome("1", 0.01, Service().read)
+    await waits.outcome("1", 0.01, Service().read, seen(0))
     assert not waits._waiting
     assert waits._count == 0
+
+
+class Shown:
+    """What the caller was shown, which a read can raise while it is under way."""
+
+    def __init__(self, version: int = 0) -> None:
+        self.version = version
+
+    def __call__(self) -> int:
+        return self.version
+
+
+async def test_a_read_that_is_overtaken_by_what_was_shown_is_made_again() -> None:
+    waits, shown = attached(), Shown()
+    answers = iter([NEW, FINISHED])
+
+    async def read() -> Order:
+        shown.version = 2  # the feed was faster
+        return next(answers)
+
+    assert await waits.outcome("1", 0.0, read, shown) == FINISHED
+
+
+async def test_a_wait_that_ends_by_its_time_never_answers_below_what_was_shown() -> None:
+    waits, shown, service = attached(), Shown(), Service()
+    waiting = asyncio.create_task(waits.outcome("1", 0.05, service.read, shown))
+    await service.was_asked.wait()
+    shown.version = 2
+    service.order = Problem("unavailable")
+    waits.tell("1")
+    with pytest.raises(Problem):
+        await waiting
+
+
+async def test_a_readers_own_tag_is_a_floor_that_the_database_may_deny() -> None:
+    assert await attached().outcome("1", 0.0, Service().read, seen(99)) == NEW
+
+
+async def test_an_older_read_does_not_replace_what_is_known() -> None:
+    waits = attached()
+    answers = iter([FINISHED, NEW, NEW])
+
+    async def read() -> Order:
+        return next(answers)
+
+    newer = Order(order_id="1", status="NEW", version=3)
+    assert (await waits.outcome("1", 0.0, read, seen(0), newer)).version == 3
+    assert (await waits.outcome("1", 0.0, read, seen(0), newer)).version == 3
+
+
+async def test_a_post_says_what_it_made_even_if_the_service_is_gone_and_the_feed_was_faster() -> None:
+    service = Service()
+    service.order = Problem("unavailable")
+    assert await attached().outcome("1", 0.01, service.read, seen(2), NEW) == NEW

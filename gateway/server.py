@@ -1,0 +1,52 @@
+"""Serving until asked to stop, and the way out: drain, close the listener, finish requests, end the feeds."""
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from aiohttp import web
+
+from gateway.keys import HEALTH
+
+#: For requests in flight once the listener is closed: more than a call's deadline.
+SHUTDOWN_SECONDS_MAX = 12.0
+#: Of every server of the app: a body is never unpacked (it is refused), and what a client goes on sending
+#: after its answer is read for so many seconds, then cut off.
+SERVER_OPTIONS: Mapping[str, Any] = MappingProxyType({"auto_decompress": False, "lingering_time": 2.0})
+
+
+async def serve(app: web.Application, host: str, port: int, drain_seconds: float) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Then readiness says 503 for ``drain_seconds``, while new connections are served as ever, so that whoever
+    balances over gateways learns of it before anybody is refused. A second signal ends that time. After it
+    the listener closes, requests in flight end, and sockets are closed with 1001.
+    """
+    leave = asyncio.Event()
+    hurry = asyncio.Event()
+
+    def asked_to_leave() -> None:
+        (hurry if leave.is_set() else leave).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_leave)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS_MAX, **SERVER_OPTIONS)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        await leave.wait()
+        app[HEALTH].stop()
+        await _until(hurry, drain_seconds)
+    finally:
+        await runner.cleanup()
+
+
+async def _until(event: asyncio.Event, seconds_max: float) -> None:
+    try:
+        async with asyncio.timeout(seconds_max):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,125 @@
+"""Reading history for many feeds at once, and opening a feed when one service does not answer."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from eshop.contracts.proto import orders_v1_pb2, payments_v1_pb2, shared_v1_pb2
+from gateway import opening
+from gateway.feed import End
+from gateway.frames import Position, Since, Stream
+from gateway.history import READS_MAX, Page, ServicesHistory
+from gateway.hub import Hub
+from gateway.metrics import Metrics
+from gateway.opening import known_heads, position_now
+from gateway.problems import Problem
+from gateway.waits import Waits
+
+FEEDS = 1_000
+
+
+class BusyServices:
+    """Both services, each of which fails when it is asked more than it can do at once."""
+
+    def __init__(self) -> None:
+        self.running: Counter[str] = Counter()
+        self.orders = self.payments = self
+        self.ReadFeed = self.FeedHeads = None
+
+    async def call(self, name: str, _method: object, request: Any) -> Any:
+        service = name.partition(".")[0]
+        self.running[service] += 1
+        try:
+            await asyncio.sleep(0)
+            if self.running[service] > READS_MAX:
+                raise Problem("slow")
+            if isinstance(request, shared_v1_pb2.FeedHeadsRequest):
+                return shared_v1_pb2.FeedHeadsReply(head_seqs=[3] * len(request.user_ids))
+            numbers = range(request.after_seq + 1, 4)
+            if service == "orders":
+                orders = [orders_v1_pb2.OrderFrame(seq=seq, order_id="1", status="NEW") for seq in numbers]
+                return orders_v1_pb2.ReadFeedReply(frames=orders, head_seq=3)
+            wallet = [payments_v1_pb2.WalletFrame(seq=seq, version=seq) for seq in numbers]
+            return payments_v1_pb2.ReadFeedReply(frames=wallet, head_seq=3)
+        finally:
+            self.running[service] -= 1
+
+
+async def test_a_thousand_feeds_with_a_gap_do_not_close_each_other() -> None:
+    history = ServicesHistory(BusyServices())  # type: ignore[arg-type]
+    hub = Hub(history, Waits(), Metrics(), lambda *_: None, lambda *_: None)
+    sent: Counter[int] = Counter()
+    complete = asyncio.Event()
+
+    async def one(number: int) -> End:
+        async def send(_text: str) -> None:
+            sent[number] += 1
+            if sent.total() == FEEDS * 7:
+                complete.set()
+
+        with hub.attach(f"user-{number}") as feed:
+            for stream in Stream:
+                feed.notice_head(stream, 3)
+            return await feed.run(Position(), send)
+
+    feeds = [asyncio.create_task(one(number)) for number in range(FEEDS)]
+    async with asyncio.timeout(60):
+        await complete.wait()
+    hub.close()
+    assert set(await asyncio.gather(*feeds)) == {End.SHUTDOWN}
+    assert set(sent.values()) == {7}, "hello and three frames of each stream"
+
+
+class HalfHistory:
+    """Heads by stream; a stream may fail, or be held until it is let go."""
+
+    def __init__(self, **heads: int | Problem | asyncio.Event) -> None:
+        self._heads = {Stream(name): head for name, head in heads.items()}
+
+    async def heads(self, stream: Stream, user_ids: Sequence[str]) -> Sequence[int]:
+        head = self._heads[stream]
+        if isinstance(head, asyncio.Event):
+            await head.wait()
+            return [9]
+        if isinstance(head, Problem):
+            raise head
+        return [head]
+
+    async def read(self, stream: Stream, user_id: str, after_seq: int) -> Page:
+        raise AssertionError("not read")
+
+
+async def test_a_feed_opens_with_both_heads_if_both_are_told() -> None:
+    heads = await known_heads(HalfHistory(orders=4, wallet=7), "ann")
+    assert heads == {Stream.ORDERS: 4, Stream.WALLET: 7}
+    assert position_now(heads) == Position(4, 7)
+
+
+@pytest.mark.parametrize("away", [Problem("unavailable"), asyncio.Event()])
+async def test_a_feed_opens_when_either_service_answers(
+    away: Problem | asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "SLOWER_SECONDS_MAX", 0.01)
+    heads = await known_heads(HalfHistory(orders=4, wallet=away), "ann")
+    assert heads == {Stream.ORDERS: 4}
+    start = position_now(heads)
+    assert start.orders == 4
+    assert isinstance(start.wallet, Since)
+    assert await known_heads(HalfHistory(orders=away, wallet=7), "ann") == {Stream.WALLET: 7}
+
+
+async def test_the_slower_service_is_waited_for_a_moment() -> None:
+    slow = asyncio.Event()
+    opened = asyncio.create_task(known_heads(HalfHistory(orders=4, wallet=slow), "ann"))
+    await asyncio.sleep(0)
+    slow.set()
+    assert await opened == {Stream.ORDERS: 4, Stream.WALLET: 9}
+
+
+async def test_a_feed_does_not_open_if_neither_service_answers() -> None:
+    history = HalfHistory(orders=Problem("slow"), wallet=Problem("unavailable"))
+    with pytest.raises(Problem):
+        await known_heads(history, "ann")
