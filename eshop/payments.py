@@ -5,14 +5,14 @@ from functools import partial
 from eshop.contracts.payments_v1 import DeadLetterParked
 from eshop.contracts.proto.dead_letters_v1_pb2_grpc import add_DeadLettersServicer_to_server
 from eshop.contracts.proto.payments_v1_pb2_grpc import add_PaymentsServicer_to_server
-from eshop.contracts.proto.trails_v1_pb2_grpc import add_TrailsServicer_to_server
+from eshop.contracts.proto.timeline_v1_pb2_grpc import add_TimelinePartsServicer_to_server
 from eshop.contracts.topics import ORDERS_EVENTS
 from eshop.handlers.payments import settle_orders
-from eshop.rpc import dead_letters, payments, trails
+from eshop.process.app import ServiceApp
+from eshop.rpc import dead_letters, payments, timeline
+from eshop.service import create_worker, wire_grpc
 from eshop.settings import Settings
-from eshop.store.units import PaymentsUnitOfWork
-from eshop.web.app import ServiceApp
-from eshop.worker import create_worker, wire_grpc
+from eshop.store.unit_of_work import PaymentsUnitOfWork
 
 
 def create_app(settings: Settings) -> ServiceApp:
@@ -28,11 +28,11 @@ def create_app(settings: Settings) -> ServiceApp:
     )
     servicer = payments.PaymentsServicer(requests)
     letters = dead_letters.DeadLettersServicer(requests, settle_orders)
-    trail = trails.TrailsServicer(requests)
+    part = timeline.TimelinePartsServicer(requests)
     services = {
         payments.SERVICE_NAME: partial(add_PaymentsServicer_to_server, servicer),
         dead_letters.SERVICE_NAME: partial(add_DeadLettersServicer_to_server, letters),
-        trails.SERVICE_NAME: partial(add_TrailsServicer_to_server, trail),
+        timeline.SERVICE_NAME: partial(add_TimelinePartsServicer_to_server, part),
     }
     wire_grpc(app, settings, services)
     return app

@@ -2,17 +2,17 @@
 
 from functools import partial
 
-from eshop.agents.periodic import register_periodic
-from eshop.agents.watchdog import LOOK_SECONDS, Standing, Watch
+from eshop.agents.watchdog import LOOK_SECONDS, PartitionProgress, Watch
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
-from eshop.exit import end_process
-from eshop.relay.log import next_offset, read_from
-from eshop.relay.topics import Copies, ensure, ensure_topics, new_topic
+from eshop.kafka.log import next_offset, read_from
+from eshop.kafka.topics import Copies, ensure, ensure_topics, new_topic
+from eshop.process.app import ServiceApp
+from eshop.process.consumer import SeekingConsumer
+from eshop.process.exit import end_process
+from eshop.process.periodic import register_periodic
+from eshop.process.start import when_there
 from eshop.settings import Settings
-from eshop.start import when_there
 from eshop.tables import users
-from eshop.web.app import ServiceApp
-from eshop.web.consumer import SeekingConsumer
 from eshop.web.projections import install_projections
 
 #: How often a gap in what was read of the changelog is looked for: a start has to read so much more at most.
@@ -27,12 +27,12 @@ def create_app(settings: Settings) -> ServiceApp:
     app.add_check("tables", table.check)
     sources = [settings.topic(known.name) for known in (ORDERS_EVENTS, PAYMENTS_EVENTS)]
 
-    async def standings(consumer: SeekingConsumer) -> list[Standing]:
+    async def progress(consumer: SeekingConsumer) -> list[PartitionProgress]:
         partitions = [tp for tp in consumer.assignment() if tp.topic in sources]
         ends = await consumer.highwaters(*partitions)
-        return [Standing(tp, consumer.committed(tp) or 0, ends[tp]) for tp in partitions]
+        return [PartitionProgress(tp, consumer.committed(tp) or 0, ends[tp]) for tp in partitions]
 
-    watch = Watch(app, sources, standings, partial(next_offset, settings.kafka), "projections.users")
+    watch = Watch(app, sources, progress, partial(next_offset, settings.kafka), "projections.users")
     register_periodic(app, LOOK_SECONDS, watch.look, "the watch on projections.users")
 
     register_periodic(

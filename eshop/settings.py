@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     grpc_reflection: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     crash_points: Path | None = Field(
-        None, description="folder in which tests ask a process to die at a point: see eshop/crash.py"
+        None, description="folder in which tests ask a process to die at a point: see eshop/crash_points.py"
     )
     order_deadline_seconds: int = Field(
         60, ge=1, le=86_400, description="a NEW order older than this is asked about until it is final"

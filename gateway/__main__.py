@@ -6,10 +6,10 @@ import sys
 
 import uvloop
 
-from eshop.connections import report_broken_connections
+from eshop.kafka.connections import report_broken_connections
 from eshop.settings import Settings
 from gateway.app import create_app
-from gateway.identity import LOUD_WARNING
+from gateway.http.identity import LOUD_WARNING
 from gateway.server import serve
 
 
@@ -21,7 +21,7 @@ def main() -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
-    # It tells of a broker that is away with every attempt; `gateway.events` says it once.
+    # It tells of a broker that is away with every attempt; `gateway.feed.events` says it once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     # It prints a stack for every malformed request line; what reaches a handler is logged by us.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

@@ -6,41 +6,41 @@ from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
 
-from eshop.cache import ReadThrough, RedisStore, VersionedStore
-from eshop.cancellation import cancel_and_wait
 from eshop.contracts.messages import Message
 from eshop.contracts.proto.orders_v1_pb2 import CreateOrder, CreateOrderResult, CreateOrdersRequest
 from eshop.contracts.proto.shared_v1_pb2 import FeedHeadsRequest
 from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
+from eshop.process.cancellation import cancel_and_wait
 from eshop.settings import Settings
-from gateway import frames
-from gateway.bodies import BODY_BYTES_MAX
-from gateway.creates import Creates, Send
-from gateway.events import Events
-from gateway.heads import HeadsSweep
-from gateway.health import Health
-from gateway.history import ServicesHistory
-from gateway.hub import Hub
-from gateway.keys import (
-    CREATES,
+from gateway.app_keys import (
+    CACHED_READS,
     HEALTH,
     HISTORY,
     HUB,
     METRICS,
-    READS,
+    ORDER_BATCHER,
+    ORDER_WAITER,
     SETTINGS,
     STORE,
     SWEEP,
     UPSTREAM,
-    WAITS,
 )
+from gateway.cache import ReadThrough, RedisStore, VersionedStore
+from gateway.feed import frames
+from gateway.feed.events import Events
+from gateway.feed.history import ServicesHistory
+from gateway.feed.hub import Hub
+from gateway.feed.reconcile import FeedReconciler
+from gateway.health import Health
+from gateway.http.bodies import BODY_BYTES_MAX
+from gateway.http.middleware import observed
+from gateway.http.problems import Problem
 from gateway.metrics import Metrics
-from gateway.middleware import observed
-from gateway.problems import Problem
-from gateway.reads import Reads
 from gateway.routes import accounts, operations, orders, pages, socket
-from gateway.upstream import Upstream
-from gateway.waits import Waits
+from gateway.services.cached_reads import CachedReads
+from gateway.services.order_batcher import OrderBatcher, Send
+from gateway.services.order_waiter import OrderWaiter
+from gateway.services.upstream import Upstream
 
 
 def create_app(settings: Settings, store: VersionedStore | None = None) -> web.Application:
@@ -66,25 +66,27 @@ async def _parts(app: web.Application) -> AsyncIterator[None]:
         settings.orders_grpc, settings.payments_grpc, settings.service_token.get_secret_value(), metrics
     )
     store = app[STORE]
-    reads = app[READS] = Reads(ReadThrough(store, metrics.count_cache), upstream)
-    creates = app[CREATES] = Creates(_sender(upstream, metrics))
+    cached_reads = app[CACHED_READS] = CachedReads(ReadThrough(store, metrics.count_cache), upstream)
+    order_batcher = app[ORDER_BATCHER] = OrderBatcher(_sender(upstream, metrics))
     history = app[HISTORY] = ServicesHistory(upstream)
-    waits = app[WAITS] = Waits()
-    hub = app[HUB] = Hub(history, waits, metrics, noticed=reads.notice_frame, shown=reads.show_frame)
-    sweep = app[SWEEP] = HeadsSweep(hub, history)
-    events = _events(settings, metrics, hub, waits, sweep)
+    order_waiter = app[ORDER_WAITER] = OrderWaiter()
+    hub = app[HUB] = Hub(
+        history, order_waiter, metrics, noticed=cached_reads.notice_frame, shown=cached_reads.show_frame
+    )
+    reconciler = app[SWEEP] = FeedReconciler(hub, history)
+    events = _events(settings, metrics, hub, order_waiter, reconciler)
     health = app[HEALTH] = _health(upstream, events, store, metrics)
-    tasks = [asyncio.create_task(each.run()) for each in (events, sweep, health)]
+    tasks = [asyncio.create_task(each.run()) for each in (events, reconciler, health)]
     yield
     await cancel_and_wait(*tasks)
-    await creates.close()
+    await order_batcher.close()
     await store.close()
     await upstream.close()
 
 
 async def _say_goodbye(app: web.Application) -> None:
     """Let nobody wait any longer, and send the feeds elsewhere: requests in flight still end."""
-    app[WAITS].close()
+    app[ORDER_WAITER].close()
     app[HUB].close()
 
 
@@ -100,7 +102,9 @@ def _sender(upstream: Upstream, metrics: Metrics) -> Send:
     return send
 
 
-def _events(settings: Settings, metrics: Metrics, hub: Hub, waits: Waits, sweep: HeadsSweep) -> Events:
+def _events(
+    settings: Settings, metrics: Metrics, hub: Hub, order_waiter: OrderWaiter, reconciler: FeedReconciler
+) -> Events:
     def handle(message: Message) -> None:
         frame = frames.of_event(message)
         if frame is None:
@@ -110,11 +114,11 @@ def _events(settings: Settings, metrics: Metrics, hub: Hub, waits: Waits, sweep:
             metrics.push_seconds.observe(max(0.0, time.time() - message.envelope.time.timestamp()))
 
     def attached(now: bool) -> None:
-        waits.attached = now
+        order_waiter.attached = now
         if now:
             # What happened while nobody read is in history only.
-            sweep.soon()
-            waits.tell_all()
+            reconciler.soon()
+            order_waiter.tell_all()
 
     topics = [settings.topic(topic.name) for topic in (ORDERS_EVENTS, PAYMENTS_EVENTS)]
     return Events(settings.kafka, topics, handle, attached, metrics)

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.keys import HEALTH
+from gateway.app_keys import HEALTH
 
 #: For requests in flight once the listener is closed: more than a call's deadline.
 SHUTDOWN_SECONDS_MAX = 12.0

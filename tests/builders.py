@@ -17,10 +17,10 @@ from eshop.contracts.messages import Message, Origin, schema_of
 from eshop.handlers.announce import Cause
 from eshop.handlers.orders import PlaceOrder
 from eshop.store.database import Database, Session
-from eshop.store.doorbell import Doorbell
 from eshop.store.migrate import migrate
+from eshop.store.outbox_notifier import OutboxNotifier
 from eshop.store.retention import Retention
-from eshop.store.units import Store
+from eshop.store.unit_of_work import Store
 
 U = TypeVar("U")
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -42,7 +42,7 @@ def new_database_url(admin_url: str, service: str) -> str:
 
 @asynccontextmanager
 async def migrated_store(
-    admin_url: str, service: str, unit: Callable[[Session, Doorbell], U]
+    admin_url: str, service: str, unit: Callable[[Session, OutboxNotifier], U]
 ) -> AsyncIterator[Store[U]]:
     """Yield the store of a new database."""
     url = new_database_url(admin_url, service)
@@ -102,7 +102,7 @@ def order_created(
         amount_minor=amount_minor,
         currency=currency,
         version=1,
-        feed_seq=1,
+        feed_number=1,
         pay_before=NOW,
     )
 
@@ -116,7 +116,7 @@ def captured(user_id: str, order_id: str, amount_minor: int) -> payments_v1.Paym
         currency="USD",
         balance_minor=0,
         version=3,
-        feed_seq=3,
+        feed_number=3,
     )
 
 

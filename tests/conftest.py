@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 import pytest
 
 from eshop.cluster.embedded import EmbeddedCluster
-from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import migrated_store
 from tests.shop import Shop, running_shop
 

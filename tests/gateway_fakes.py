@@ -11,12 +11,12 @@ import uuid_utils
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
+from eshop.clients.channel import TOKEN_HEADER
 from eshop.contracts.proto import orders_v1_pb2 as orders_pb
 from eshop.contracts.proto import payments_v1_pb2 as payments_pb
 from eshop.contracts.proto import shared_v1_pb2 as shared_pb
 from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersServicer, add_OrdersServicer_to_server
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsServicer, add_PaymentsServicer_to_server
-from eshop.rpc.client import TOKEN_HEADER
 
 TOKEN = "the-token"
 Context = aio.ServicerContext[Any, Any]
@@ -88,7 +88,7 @@ class FakeOrders(OrdersServicer):
         feed = self.feeds.setdefault(order.user_id, [])
         feed.append(
             orders_pb.OrderFrame(
-                seq=len(feed) + 1,
+                feed_number=len(feed) + 1,
                 order_id=order.order_id,
                 status=order.status,
                 reason=order.reason,
@@ -139,12 +139,14 @@ class FakeOrders(OrdersServicer):
         found = [
             (number, order)
             for number, order in numbered
-            if (not request.before_number or number < request.before_number)
+            if (not request.before_feed_number or number < request.before_feed_number)
             and (not request.status or order.status == request.status)
         ]
         page = found[: request.limit]
-        next_number = page[-1][0] if len(found) > request.limit else 0
-        return orders_pb.ListOrdersReply(orders=[order for _, order in page], next_number=next_number)
+        next_feed_number = page[-1][0] if len(found) > request.limit else 0
+        return orders_pb.ListOrdersReply(
+            orders=[order for _, order in page], next_feed_number=next_feed_number
+        )
 
     async def CancelOrder(
         self, request: orders_pb.CancelOrderRequest, context: Context
@@ -167,15 +169,15 @@ class FakeOrders(OrdersServicer):
     async def ReadFeed(self, request: shared_pb.ReadFeedRequest, context: Context) -> orders_pb.ReadFeedReply:
         await self.does.meet("orders.ReadFeed", request, context)
         feed = self.feeds.get(request.user_id, [])
-        frames = feed[request.after_seq : request.after_seq + request.limit]
-        return orders_pb.ReadFeedReply(frames=frames, head_seq=len(feed))
+        frames = feed[request.after_feed_number : request.after_feed_number + request.limit]
+        return orders_pb.ReadFeedReply(frames=frames, head_feed_number=len(feed))
 
     async def FeedHeads(
         self, request: shared_pb.FeedHeadsRequest, context: Context
     ) -> shared_pb.FeedHeadsReply:
         await self.does.meet("orders.FeedHeads", request, context)
         heads = [len(self.feeds.get(user_id, [])) for user_id in request.user_ids]
-        return shared_pb.FeedHeadsReply(head_seqs=heads)
+        return shared_pb.FeedHeadsReply(head_feed_numbers=heads)
 
 
 class FakePayments(PaymentsServicer):
@@ -213,7 +215,7 @@ class FakePayments(PaymentsServicer):
         account.version += 1
         self.feeds.setdefault(user_id, []).append(
             payments_pb.WalletFrame(
-                seq=account.version,
+                feed_number=account.version,
                 balance_minor=account.balance_minor,
                 currency=account.currency,
                 version=account.version,
@@ -301,11 +303,11 @@ class FakePayments(PaymentsServicer):
         found = [
             leg
             for leg in self.transfers.get(request.user_id, [])[::-1]
-            if not request.before_seq or leg.version < request.before_seq
+            if not request.before_feed_number or leg.version < request.before_feed_number
         ]
         page = found[: request.limit]
-        next_seq = page[-1].version if len(found) > request.limit else 0
-        return payments_pb.ListTransfersReply(transfers=page, next_seq=next_seq)
+        next_feed_number = page[-1].version if len(found) > request.limit else 0
+        return payments_pb.ListTransfersReply(transfers=page, next_feed_number=next_feed_number)
 
     def _once(
         self, context: shared_pb.RequestContext, effect: Callable[[], payments_pb.Account | str]
@@ -335,15 +337,15 @@ class FakePayments(PaymentsServicer):
     ) -> payments_pb.ReadFeedReply:
         await self.does.meet("payments.ReadFeed", request, context)
         feed = self.feeds.get(request.user_id, [])
-        frames = feed[request.after_seq : request.after_seq + request.limit]
-        return payments_pb.ReadFeedReply(frames=frames, head_seq=len(feed))
+        frames = feed[request.after_feed_number : request.after_feed_number + request.limit]
+        return payments_pb.ReadFeedReply(frames=frames, head_feed_number=len(feed))
 
     async def FeedHeads(
         self, request: shared_pb.FeedHeadsRequest, context: Context
     ) -> shared_pb.FeedHeadsReply:
         await self.does.meet("payments.FeedHeads", request, context)
         heads = [len(self.feeds.get(user_id, [])) for user_id in request.user_ids]
-        return shared_pb.FeedHeadsReply(head_seqs=heads)
+        return shared_pb.FeedHeadsReply(head_feed_numbers=heads)
 
 
 class FakeServices:

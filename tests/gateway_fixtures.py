@@ -8,9 +8,9 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from pytest_aiohttp.plugin import AiohttpClient
 
-from eshop.cache import MemoryStore
 from eshop.settings import Settings
 from gateway.app import create_app
+from gateway.cache import MemoryStore
 from gateway.server import SERVER_OPTIONS
 from tests.gateway_fakes import TOKEN, FakeServices
 

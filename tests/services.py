@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from eshop.clients.channel import credentials, open_channel
 from eshop.cluster.ports import free_port
-from eshop.rpc.client import credentials, open_channel
 from eshop.rpc.server import GrpcServer
-from eshop.store.units import Store
+from eshop.store.unit_of_work import Store
 
 TOKEN = "a-token"
 

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import CommitFailedError
 
+from eshop.clients.channel import credentials, open_channel
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.cluster.ports import free_port
 from eshop.contracts.proto import orders_v1_pb2 as orders_pb
@@ -24,8 +25,7 @@ from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersStub
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub
 from eshop.contracts.proto.shared_v1_pb2 import RequestContext
 from eshop.contracts.topics import PARTITIONS
-from eshop.relay.topics import ensure_topics
-from eshop.rpc.client import credentials, open_channel
+from eshop.kafka.topics import ensure_topics
 from eshop.store.migrate import on_database
 from tests.builders import new_database_url, new_id
 

@@ -6,14 +6,14 @@ from faust.types import StreamT
 
 from eshop.agents.batches import batches
 from eshop.agents.delivery import Delivery, Park
-from eshop.agents.periodic import register_periodic
 from eshop.agents.positions import NextOffset, Positions
-from eshop.agents.watchdog import LOOK_SECONDS, Standing, Watch
-from eshop.exit import end_process
+from eshop.agents.watchdog import LOOK_SECONDS, PartitionProgress, Watch
 from eshop.handlers.replay import Handler
-from eshop.store.units import AnyUnitOfWork, Store
-from eshop.web.app import ServiceApp
-from eshop.web.consumer import SeekingConsumer
+from eshop.process.app import ServiceApp
+from eshop.process.consumer import SeekingConsumer
+from eshop.process.exit import end_process
+from eshop.process.periodic import register_periodic
+from eshop.store.unit_of_work import AnyUnitOfWork, Store
 
 U = TypeVar("U", bound=AnyUnitOfWork)
 
@@ -49,13 +49,15 @@ def register(
     app.after_seek(positions.align)
     app.at_end(delivery.stop)
 
-    async def standings(consumer: SeekingConsumer) -> list[Standing]:
+    async def progress(consumer: SeekingConsumer) -> list[PartitionProgress]:
         epoch, partitions = positions.epoch, positions.assigned(consumer)
         marks, starts, ends = await positions.bounds(consumer, partitions)
         done = {tp: marks.get(tp.partition, 0) for tp in partitions}
         if any(not starts[tp] <= done[tp] <= ends[tp] for tp in partitions):
             await positions.seek_back(epoch)
-        return [Standing(tp, done[tp], ends[tp], delivery.tried_at(tp.partition)) for tp in partitions]
+        return [
+            PartitionProgress(tp, done[tp], ends[tp], delivery.tried_at(tp.partition)) for tp in partitions
+        ]
 
-    watch = Watch(app, [topic_name], standings, next_offset, name)
+    watch = Watch(app, [topic_name], progress, next_offset, name)
     register_periodic(app, LOOK_SECONDS, watch.look, f"the watch on {name}")

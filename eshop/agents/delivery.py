@@ -1,4 +1,4 @@
-"""What happens between reading messages and acknowledging them; after a fault, see ``lane``."""
+"""What happens between reading messages and acknowledging them; after a fault, see ``retry``."""
 
 import asyncio
 import logging
@@ -11,23 +11,23 @@ import faust
 from faust.types import EventT
 from prometheus_client import Counter, Histogram
 
-from eshop import crash
 from eshop.agents.batches import ack_in_order, headers_of, message_of, origin_of
-from eshop.agents.lane import Lane
+from eshop.agents.partition_retry import PartitionRetry
 from eshop.agents.positions import Positions
-from eshop.cancellation import cancel_and_wait
 from eshop.contracts.bodies import UnknownEvent
 from eshop.contracts.envelope import UndecodableMessage
 from eshop.contracts.messages import Message, Origin
-from eshop.exit import end_process
+from eshop.crash_points import crash_point
 from eshop.handlers.parking import Poison
 from eshop.handlers.replay import Handler
+from eshop.process.cancellation import cancel_and_wait
+from eshop.process.exit import end_process
 from eshop.store.faults import WatermarkGap, cause_of
-from eshop.store.units import AnyUnitOfWork, Store
+from eshop.store.unit_of_work import AnyUnitOfWork, Store
 
 logger = logging.getLogger(__name__)
 
-#: Lanes that try at once: the relay and the agent itself need connections, too.
+#: PartitionRetry that try at once: the relay and the agent itself need connections, too.
 TURNS_MAX = 3
 
 _handled = Counter("eshop_messages_handled_total", "Messages whose effect is stored", ["agent"])
@@ -50,7 +50,7 @@ Event = EventT[Any]
 class Delivery(Generic[U]):
     """Delivers messages to one handler, and acknowledges those whose effect is stored.
 
-    All that is there goes into one transaction. Where that fails, each partition of it goes on in a lane of
+    All that is there goes into one transaction. Where that fails, each partition of it goes on in a retry of
     its own, so that no partition waits for another's fault.
     """
 
@@ -69,7 +69,7 @@ class Delivery(Generic[U]):
         self._park = park
         self._positions = positions
         self._name = name
-        self._lanes: dict[int, Lane] = {}
+        self._partition_retries: dict[int, PartitionRetry] = {}
         self._tried_at: dict[int, float] = {}
         self.turn = asyncio.Semaphore(TURNS_MAX)
 
@@ -79,16 +79,16 @@ class Delivery(Generic[U]):
         return self._positions.epoch
 
     async def deliver(self, events: Sequence[Event]) -> None:
-        """Handle the events, or hand them to their partitions' lanes."""
-        rest = [event for event in events if not self._is_in_lane(event)]
+        """Handle the events, or hand them to their partitions' partition_retry."""
+        rest = [event for event in events if not self._is_retried(event)]
         epoch = self.epoch
         try:
             if rest:
                 await self.handle(rest)
-        except Exception as error:  # noqa: BLE001  the lanes find out what to do about it
+        except Exception as error:  # noqa: BLE001  the retries find out what to do about it
             logger.info("%s goes on partition by partition after: %r", self._name, error)
             if epoch == self.epoch:
-                self._open_lanes(rest)
+                self._start_retries(rest)
 
     async def handle(self, events: Sequence[Event]) -> None:
         """Handle the events in one transaction and acknowledge them, or raise what goes wrong."""
@@ -97,7 +97,7 @@ class Delivery(Generic[U]):
 
         async def effect(uow: U) -> None:
             await self._handler(uow, messages)
-            crash.reach("mid-batch")
+            crash_point("mid-batch")
 
         await self._commit(events, effect)
         _handled.labels(self._name).inc(len(messages))
@@ -125,14 +125,14 @@ class Delivery(Generic[U]):
         async def with_positions(uow: U) -> None:
             await effect(uow)
             await uow.watermarks.advance(origins, self._positions.holes)
-            crash.reach("before-commit")
+            crash_point("before-commit")
 
         self._tried(origins)
         try:
             await self._store.transact(with_positions)
         finally:
             self._tried(origins)
-        crash.reach("after-commit-before-ack")
+        crash_point("after-commit-before-ack")
         ack_in_order(self._app, events)  # last: a crash before it means redelivery
         self._positions.passed(origins)
 
@@ -141,7 +141,7 @@ class Delivery(Generic[U]):
         return await self._positions.is_hole(gap)
 
     async def seek_back(self, epoch: int) -> bool:
-        """Have what was passed over read again, and what waits in lanes with it; see ``Positions``."""
+        """Have what was passed over read again, and what waits in retries with it; see ``Positions``."""
         logger.error("%s seeks back: messages were passed over", self._name)
         return await self._positions.seek_back(epoch)
 
@@ -150,35 +150,35 @@ class Delivery(Generic[U]):
         return self._tried_at.get(partition, 0.0)
 
     async def stop(self) -> None:
-        """Give up what waits in lanes, unacknowledged: it comes again."""
-        await cancel_and_wait(*(lane.task for lane in self._lanes.values()))
+        """Give up what waits in retries, unacknowledged: it comes again."""
+        await cancel_and_wait(*(retry.task for retry in self._partition_retries.values()))
 
     def _tried(self, origins: Sequence[Origin]) -> None:
         now = time.monotonic()
         for origin in origins:
             self._tried_at[origin.partition] = now
 
-    def _is_in_lane(self, event: Event) -> bool:
-        """Hand the event to its partition's lane, if there is one: order must be kept."""
-        lane = self._lanes.get(event.message.partition)
-        if lane is not None:
-            lane.add(event)
-        return lane is not None
+    def _is_retried(self, event: Event) -> bool:
+        """Hand the event to its partition's retry, if there is one: order must be kept."""
+        retry = self._partition_retries.get(event.message.partition)
+        if retry is not None:
+            retry.add(event)
+        return retry is not None
 
-    def _open_lanes(self, events: Sequence[Event]) -> None:
+    def _start_retries(self, events: Sequence[Event]) -> None:
         groups: dict[int, list[Event]] = defaultdict(list)
         for event in events:
             groups[event.message.partition].append(event)
         for partition, group in groups.items():
-            lane = self._lanes[partition] = Lane(self._app, self, self._name, group)
-            lane.task.add_done_callback(lambda task, at=partition: self._close_lane(at, task))  # type: ignore[misc]
+            retry = self._partition_retries[partition] = PartitionRetry(self._app, self, self._name, group)
+            retry.task.add_done_callback(lambda task, at=partition: self._end_retry(at, task))  # type: ignore[misc]
 
-    def _close_lane(self, partition: int, task: "asyncio.Task[None]") -> None:
-        lane = self._lanes.pop(partition)
+    def _end_retry(self, partition: int, task: "asyncio.Task[None]") -> None:
+        retry = self._partition_retries.pop(partition)
         if not task.cancelled() and (error := task.exception()) is not None:
             end_process(f"{self._name} failed: {error!r}")
-        if not self._app.should_stop and (left := lane.take_all()):
-            self._open_lanes(left)  # they came while it ended
+        if not self._app.should_stop and (left := retry.take_all()):
+            self._start_retries(left)  # they came while it ended
 
 
 def _poison(event: Event, error: Exception) -> Poison:

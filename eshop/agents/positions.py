@@ -15,10 +15,10 @@ from faust.types import TP
 from prometheus_client import Counter
 
 from eshop.contracts.messages import Origin
+from eshop.process.consumer import SEEK_SECONDS_MAX, SeekingConsumer, nothing_read
 from eshop.store.faults import WatermarkGap
-from eshop.store.units import AnyUnitOfWork, Store
+from eshop.store.unit_of_work import AnyUnitOfWork, Store
 from eshop.store.watermarks import Hole
-from eshop.web.consumer import SEEK_SECONDS_MAX, SeekingConsumer, nothing_read
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import cast
 from faust.types import TP
 
 from eshop.agents.positions import NextOffset
-from eshop.exit import end_process
-from eshop.web.app import ServiceApp
-from eshop.web.consumer import SeekingConsumer
+from eshop.process.app import ServiceApp
+from eshop.process.consumer import SeekingConsumer
+from eshop.process.exit import end_process
 from eshop.web.health import NotReady
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ QUIET_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PartitionProgress:
     """How far a partition is done, where its log ends, and when it was last tried, by the monotonic clock."""
 
     partition: TP
@@ -51,18 +51,18 @@ class Watchdog:
         """Begin anew: nothing could be seen for a while."""
         self._seen.clear()
 
-    def look(self, standings: Sequence[Standing]) -> list[Standing]:
+    def look(self, progress: Sequence[PartitionProgress]) -> list[PartitionProgress]:
         """Return the partitions where offsets wait and nothing was done or tried for too long."""
         now = time.monotonic()
         if now - self._looked_at > 2 * LOOK_SECONDS:  # what was asked hung, with the broker or the database
             self.forget()
         self._looked_at = now
-        idle = [(at, self._idle_since(at, now)) for at in standings]
-        self._seen = {at.partition: self._seen[at.partition] for at in standings}
+        idle = [(at, self._idle_since(at, now)) for at in progress]
+        self._seen = {at.partition: self._seen[at.partition] for at in progress}
         limit = STARVED_SECONDS if now - self._alive_at <= STALLED_SECONDS else STALLED_SECONDS
         return [at for at, since in idle if now - since > limit]
 
-    def _idle_since(self, at: Standing, now: float) -> float:
+    def _idle_since(self, at: PartitionProgress, now: float) -> float:
         """Return when the partition last gave a sign of life: now, where it has nothing to do."""
         done, since = self._seen.get(at.partition, (-1, now))
         self._alive_at = max(self._alive_at, at.tried_at if at.done == done else now)
@@ -79,13 +79,13 @@ class Watch:
         self,
         app: ServiceApp,
         topics: Collection[str],
-        standings: Callable[[SeekingConsumer], Awaitable[Sequence[Standing]]],
+        progress: Callable[[SeekingConsumer], Awaitable[Sequence[PartitionProgress]]],
         next_offset: NextOffset,
         name: str,
     ) -> None:
         self._app = app
         self._topics = topics
-        self._standings = standings
+        self._progress = progress
         self._next_offset = next_offset
         self._name = name
         self._watchdog = Watchdog()
@@ -100,7 +100,7 @@ class Watch:
             self._watchdog.forget()
             return
         try:
-            for at in self._watchdog.look(await self._standings(consumer)):
+            for at in self._watchdog.look(await self._progress(consumer)):
                 if await self._next_offset(at.partition.topic, at.partition.partition, at.done) is not None:
                     end_process(f"{self._name} makes no progress at {at}")
         except Exception as error:  # noqa: BLE001  of the database or the broker: both come back

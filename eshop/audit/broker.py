@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
-from eshop.record_batches import tolerate_unreadable
+from eshop.kafka.record_batches import tolerate_unreadable
 
 PAGE_RECORDS = 5_000
 REQUEST_MS_MAX = 10_000

@@ -19,17 +19,17 @@ WHERE s.order_id IS NULL
     OR concat_ws('>', came_from, s.status)
         NOT IN ('NEW', 'NEW>FINISHED', 'NEW>CANCELLED', 'FINISHED>CANCELLED')
     OR (s.reason IS NOT NULL) <> (s.status = 'CANCELLED')
-    OR place = 1 AND s.seq <> o.number
+    OR place = 1 AND s.feed_number <> o.feed_number
     OR is_last AND (s.version, s.status, s.reason) IS DISTINCT FROM (o.version, o.status, o.reason)
 GROUP BY order_id, o.user_id, o.status, o.reason, o.version
 ORDER BY order_id
 """
 _PATH_OF = """
-SELECT string_agg(concat_ws(' ', version, status, reason), ', ' ORDER BY version, seq) AS path
+SELECT string_agg(concat_ws(' ', version, status, reason), ', ' ORDER BY version, feed_number) AS path
 FROM order_history WHERE order_id = %(order_id)s
 """
 _KEYS = """
-SELECT user_id, idempotency_key, string_agg(order_id::text, ', ' ORDER BY number) AS orders
+SELECT user_id, idempotency_key, string_agg(order_id::text, ', ' ORDER BY feed_number) AS orders
 FROM orders WHERE idempotency_key IS NOT NULL AND {page}
 GROUP BY user_id, idempotency_key HAVING count(*) > 1
 ORDER BY user_id, idempotency_key
@@ -37,11 +37,13 @@ ORDER BY user_id, idempotency_key
 #: (table of users, table of their changes), by service.
 _FEEDS = {"orders": ("users", "order_history"), "payments": ("wallets", "wallet_history")}
 _NUMBERS = """
-SELECT user_id, feed_seq, count(seq) AS entries, min(seq) AS first, max(seq) AS last
-FROM (SELECT * FROM {users} WHERE {{page}}) AS users
-    LEFT JOIN (SELECT user_id, seq FROM {history} WHERE {{page}}) AS history USING (user_id)
-GROUP BY user_id, feed_seq
-HAVING count(seq) <> feed_seq OR coalesce(min(seq), 1) <> 1 OR coalesce(max(seq), 0) <> feed_seq
+SELECT user_id, u.feed_number, count(h.feed_number) AS entries,
+    min(h.feed_number) AS first, max(h.feed_number) AS last
+FROM (SELECT * FROM {users} WHERE {{page}}) AS u
+    LEFT JOIN (SELECT user_id, feed_number FROM {history} WHERE {{page}}) AS h USING (user_id)
+GROUP BY user_id, u.feed_number
+HAVING count(h.feed_number) <> u.feed_number
+    OR coalesce(min(h.feed_number), 1) <> 1 OR coalesce(max(h.feed_number), 0) <> u.feed_number
 ORDER BY user_id
 """
 
@@ -74,7 +76,7 @@ def check_feed(database: Database, findings: Findings) -> None:
                 "9",
                 {"user": row.user_id},
                 **{
-                    users: f"last number {row.feed_seq}",
+                    users: f"last number {row.feed_number}",
                     history: f"{row.entries} entries, from {row.first} to {row.last}",
                 },
             )

@@ -33,15 +33,15 @@ HAVING count(l.leg) < 2 OR sum(l.amount_minor) <> 0
 ORDER BY transfer_id
 """
 _HISTORY = """
-SELECT user_id, seq, before_minor, moved_minor, balance_minor
+SELECT user_id, feed_number, before_minor, moved_minor, balance_minor
 FROM (
-    SELECT h.user_id, h.seq, h.balance_minor, coalesce(l.amount_minor, 0) AS moved_minor,
-        coalesce(lag(h.balance_minor) OVER (PARTITION BY h.user_id ORDER BY h.seq), 0) AS before_minor
+    SELECT h.user_id, h.feed_number, h.balance_minor, coalesce(l.amount_minor, 0) AS moved_minor,
+        coalesce(lag(h.balance_minor) OVER (PARTITION BY h.user_id ORDER BY h.feed_number), 0) AS before_minor
     FROM (SELECT * FROM wallet_history WHERE {page}) AS h
     LEFT JOIN legs AS l ON l.transfer_id = h.transfer_id AND l.account = 'wallet'
 ) AS changes
 WHERE balance_minor <> before_minor + moved_minor
-ORDER BY user_id, seq
+ORDER BY user_id, feed_number
 """
 _TOTALS = """
 SELECT currency, sum(amount_minor) AS sum_minor, count(*) AS legs
@@ -85,7 +85,7 @@ def _check_wallets(payments: Snapshot, page: Page, findings: Findings) -> None:
         findings.add(
             "1",
             {"user": row.user_id},
-            wallet_history=f"number {row.seq} ends at {row.balance_minor}",
+            wallet_history=f"number {row.feed_number} ends at {row.balance_minor}",
             ledger=f"{row.before_minor} before it, {row.moved_minor:+} moved",
         )
     findings.checked.update(

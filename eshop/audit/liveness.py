@@ -16,21 +16,25 @@ UNSENT_SECONDS_MAX = 10
 LAG_SECONDS = 12.0
 LOOK_SECONDS = 0.5
 
-#: Until somebody asks for an order's end, `ask_at` is its deadline; after that, the outbox knows since when.
+#: Until a cancellation is requested, `repeat_at` is the order's deadline; then the outbox has the time.
 _OVERDUE = """
 WITH open AS (
-    SELECT order_id, user_id, status, ending, ask_at FROM orders
-    WHERE status = 'NEW' OR (ending IS NOT NULL AND status = 'FINISHED')
+    SELECT order_id, user_id, status, cancellation_reason, repeat_at FROM orders
+    WHERE status = 'NEW' OR (cancellation_reason IS NOT NULL AND status = 'FINISHED')
 ), asked AS (
     SELECT body::jsonb ->> 'order_id' AS order_id, min(created_at) AS since FROM outbox
     WHERE type = 'eshop.orders.OrderCancellationRequested'
-        AND body::jsonb ->> 'order_id' IN (SELECT order_id::text FROM open WHERE ending IS NOT NULL)
+        AND body::jsonb ->> 'order_id' IN (
+            SELECT order_id::text FROM open WHERE cancellation_reason IS NOT NULL
+        )
     GROUP BY 1
 )
-SELECT open.order_id, user_id, status, coalesce(ending, 'nothing') AS ending,
-    extract(epoch FROM now() - CASE WHEN ending IS NULL THEN ask_at ELSE since END)::bigint AS late_seconds
+SELECT open.order_id, user_id, status, coalesce(cancellation_reason, 'nothing') AS cancellation_reason,
+    extract(
+        epoch FROM now() - CASE WHEN cancellation_reason IS NULL THEN repeat_at ELSE since END
+    )::bigint AS late_seconds
 FROM open LEFT JOIN asked ON asked.order_id = open.order_id::text
-WHERE now() - make_interval(secs => %(seconds)s) > CASE WHEN ending IS NULL THEN ask_at
+WHERE now() - make_interval(secs => %(seconds)s) > CASE WHEN cancellation_reason IS NULL THEN repeat_at
     ELSE coalesce(since, '-infinity') END
 ORDER BY open.order_id
 """
@@ -90,7 +94,7 @@ def _judge_databases(sources: Sources, findings: Findings) -> None:
             findings.add(
                 "L1",
                 {"order": row.order_id, "user": row.user_id},
-                orders=f"{row.status}, asked to end for {row.ending}",
+                orders=f"{row.status}, asked to end for {row.cancellation_reason}",
                 late_seconds=row.late_seconds,
             )
     for connect in (sources.orders, sources.payments):

@@ -17,14 +17,15 @@ _ENTRIES = {
     "orders": (
         "order_history",
         """
-        SELECT user_id, seq, NULL AS cause, at >= now() - make_interval(days => %(days)s) AS is_judged
+        SELECT user_id, feed_number, NULL AS cause, at >= now() - make_interval(days => %(days)s) AS is_judged
         FROM order_history WHERE {page}
         """,
     ),
     "payments": (
         "wallet_history",
         """
-        SELECT h.user_id, h.seq, CASE WHEN t.kind IN ('capture', 'refund') THEN h.transfer_id END AS cause,
+        SELECT h.user_id, h.feed_number,
+            CASE WHEN t.kind IN ('capture', 'refund') THEN h.transfer_id END AS cause,
             h.at >= now() - make_interval(days => %(days)s) AS is_judged
         FROM (SELECT * FROM wallet_history WHERE {page}) AS h LEFT JOIN transfers AS t USING (transfer_id)
         """,
@@ -33,13 +34,13 @@ _ENTRIES = {
 #: Contents travel as a digest, the same as is made of a record.
 _OUTBOX = """
 SELECT outbox_id, message_id, topic, user_id, causation_id, sent_partition AS partition, sent_offset AS at,
-    CASE WHEN topic = ANY (%(numbered)s) THEN (body::jsonb ->> 'feed_seq')::bigint END AS seq,
+    CASE WHEN topic = ANY (%(numbered)s) THEN (body::jsonb ->> 'feed_number')::bigint END AS seq,
     md5(convert_to(concat_ws(E'\\n', user_id, type, body), 'UTF8')) AS digest,
     coalesce(sent_at < now() - make_interval(days => %(days)s), false) AS is_old
 FROM outbox WHERE {page}
 """
 _NUMBERED = [ORDERS_EVENTS.name, PAYMENTS_EVENTS.name]
-_KEEP_ENTRY = "INSERT INTO entries (user_id, seq, cause) VALUES (?, ?, ?)"
+_KEEP_ENTRY = "INSERT INTO entries (user_id, feed_number, cause) VALUES (?, ?, ?)"
 _COUNT = """
 UPDATE entries SET announced = announced + 1 WHERE user_id = ? AND seq = ? AND (cause IS NULL OR cause = ?)
 """
@@ -53,7 +54,7 @@ def check_announcements(database: Database, spool: Spool, findings: Findings) ->
     """
     _spool_entries(database, spool, findings)
     _count_messages(database, spool)
-    for entry in spool.read("SELECT * FROM entries WHERE announced <> 1 ORDER BY user_id, seq"):
+    for entry in spool.read("SELECT * FROM entries WHERE announced <> 1 ORDER BY user_id, feed_number"):
         findings.add(
             "11",
             {"user": entry["user_id"]},
@@ -65,9 +66,9 @@ def check_announcements(database: Database, spool: Spool, findings: Findings) ->
 
 def _spool_entries(database: Database, spool: Spool, findings: Findings) -> None:
     history, sql = _ENTRIES[database.service]
-    for snapshot, page in database.pages(history, "user_id, seq"):
+    for snapshot, page in database.pages(history, "user_id, feed_number"):
         rows = snapshot.rows(sql, page, days=RETENTION_DAYS)
-        judged = [(row.user_id, row.seq, row.cause) for row in rows if row.is_judged]
+        judged = [(row.user_id, row.feed_number, row.cause) for row in rows if row.is_judged]
         spool.write(_KEEP_ENTRY, judged)
         findings.checked["history_entries"] += len(judged)
         findings.unjudged["history_entries"] += len(rows) - len(judged)
@@ -76,7 +77,9 @@ def _spool_entries(database: Database, spool: Spool, findings: Findings) -> None
 def _count_messages(database: Database, spool: Spool) -> None:
     for snapshot, page in database.pages("outbox", "outbox_id"):
         rows = snapshot.rows(_OUTBOX, page, days=RETENTION_DAYS, numbered=_NUMBERED)
-        numbered = [(row.user_id, row.seq, row.causation_id) for row in rows if row.seq is not None]
+        numbered = [
+            (row.user_id, row.feed_number, row.causation_id) for row in rows if row.feed_number is not None
+        ]
         spool.write(_COUNT, numbered)
         sent = [row for row in rows if row.at is not None]
         spool.write(

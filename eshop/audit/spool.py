@@ -8,7 +8,8 @@ MEMORY_KIB_MAX = 16_384
 
 _TABLES = """
 CREATE TABLE entries (
-    user_id TEXT, seq INTEGER, cause TEXT, announced INTEGER DEFAULT 0, PRIMARY KEY (user_id, seq)
+    user_id TEXT, feed_number INTEGER, cause TEXT, announced INTEGER DEFAULT 0,
+    PRIMARY KEY (user_id, feed_number)
 ) WITHOUT ROWID;
 CREATE TABLE sent (
     topic TEXT, partition INTEGER, at INTEGER, outbox_id INTEGER,

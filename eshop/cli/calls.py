@@ -11,9 +11,9 @@ from google.protobuf.message import Message
 from grpc import StatusCode, aio
 
 from eshop.cli.operators import Target
+from eshop.clients.channel import credentials, open_channel
 from eshop.cluster.errors import ClusterError
 from eshop.contracts.proto import orders_v1_pb2, orders_v1_pb2_grpc, payments_v1_pb2, payments_v1_pb2_grpc
-from eshop.rpc.client import credentials, open_channel
 
 CALL_SECONDS_MAX = 10.0
 

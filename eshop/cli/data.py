@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from eshop.cli.console import DataOption, console, data_folder
 from eshop.cluster.errors import ClusterError
 from eshop.cluster.os_user import remove_folder
-from eshop.relay.topics import Copies, TopicMismatch, ensure_topics
+from eshop.kafka.topics import Copies, TopicMismatch, ensure_topics
 from eshop.settings import Settings
 
 

@@ -24,7 +24,7 @@ from eshop.cluster.postgres import postgres_version
 from eshop.cluster.services import BASE_PORTS
 from eshop.cluster.valkey import valkey_version
 from eshop.environment import GIVEN, ignored, is_in_effect
-from eshop.record_batches import CODECS, broken_codecs
+from eshop.kafka.record_batches import CODECS, broken_codecs
 from eshop.settings import Settings
 
 DISK_BYTES_MIN = 2 * 1024**3

@@ -86,7 +86,7 @@ def _amount(step: dict[str, Any]) -> str:
 
 def _feed(stream: str, step: dict[str, Any]) -> str:
     balance = f"balance {step['balance_minor']}, " if "balance_minor" in step else ""
-    return f"({balance}feed {stream} {step['feed_seq']})" if "feed_seq" in step else ""
+    return f"({balance}feed {stream} {step['feed_number']})" if "feed_number" in step else ""
 
 
 def _short(type_: str | None) -> str:

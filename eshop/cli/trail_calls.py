@@ -4,9 +4,9 @@ import asyncio
 
 from eshop.cli.calls import ask
 from eshop.cli.operators import Target
-from eshop.contracts.proto import trails_v1_pb2 as pb
-from eshop.contracts.proto.trails_v1_pb2_grpc import TrailsStub
-from eshop.rpc.timeline import Ask, Timeline, read_timeline
+from eshop.clients.timeline import Ask, Timeline, read_timeline
+from eshop.contracts.proto import timeline_v1_pb2 as pb
+from eshop.contracts.proto.timeline_v1_pb2_grpc import TimelinePartsStub
 
 
 def read(order_id: str, orders: Target, payments: Target) -> Timeline | None:
@@ -15,7 +15,7 @@ def read(order_id: str, orders: Target, payments: Target) -> Timeline | None:
 
 
 def _asking(target: Target) -> Ask:
-    async def get(request: pb.GetTrailRequest) -> pb.Trail:
-        return await ask(target, lambda channel: TrailsStub(channel).GetTrail, request)
+    async def get(request: pb.GetTimelinePartRequest) -> pb.TimelinePart:
+        return await ask(target, lambda channel: TimelinePartsStub(channel).GetTimelinePart, request)
 
     return get

@@ -16,7 +16,7 @@ from eshop.cluster.logs import bound_log
 from eshop.cluster.process import Guardian, Process, Program
 from eshop.cluster.services import Plan, service_program
 from eshop.cluster.supervisor import State, Supervised
-from eshop.relay.topics import ensure_topics
+from eshop.kafka.topics import ensure_topics
 from eshop.settings import Settings
 
 TICK_SECONDS = 0.2

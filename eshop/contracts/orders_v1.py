@@ -16,7 +16,7 @@ class OrderCreated(Body):
     amount_minor: AmountMinor
     currency: Currency
     version: Ordinal
-    feed_seq: Ordinal
+    feed_number: Ordinal
     pay_before: Moment
 
 
@@ -34,7 +34,7 @@ class OrderFinished(Body):
     amount_minor: AmountMinor
     currency: Currency
     version: Ordinal
-    feed_seq: Ordinal
+    feed_number: Ordinal
 
 
 class OrderCancelled(Body):
@@ -45,7 +45,7 @@ class OrderCancelled(Body):
     currency: Currency
     reason: CancellationReason
     version: Ordinal
-    feed_seq: Ordinal
+    feed_number: Ordinal
 
 
 class DeadLetterParked(ParkedMessage):

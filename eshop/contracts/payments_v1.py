@@ -15,7 +15,7 @@ class WalletChanged(Body):
     balance_minor: BalanceMinor
     currency: Currency
     version: Ordinal
-    feed_seq: Ordinal
+    feed_number: Ordinal
 
 
 class AccountOpened(WalletChanged):

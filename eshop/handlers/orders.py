@@ -12,12 +12,12 @@ from eshop.domain.order import Order, OrderStatus, PaymentOutcome, record_outcom
 from eshop.domain.refusal import Refusal
 from eshop.handlers.announce import Cause, outgoing
 from eshop.store.operators import OperatorAction
-from eshop.store.orders import Ending, HistoryEntry, NewOrder, StoredOrder
+from eshop.store.orders import CancellationRequest, HistoryEntry, NewOrder, StoredOrder
 from eshop.store.requests import RequestKey
-from eshop.store.units import OrdersUnitOfWork
+from eshop.store.unit_of_work import OrdersUnitOfWork
 
 #: How long after a question about an order the next one comes, at the least.
-ASK_AGAIN_SECONDS = 30
+REPEAT_SECONDS = 30
 _KEY_REUSED = Refusal("idempotency-key-reused", "the key was used for another request")
 
 
@@ -57,31 +57,36 @@ async def place_orders(
     A request under a key that was used before is answered with that order, or refused where it asks for
     something else. Two with one key in a batch are one.
     """
-    feed_seqs = await uow.users.lock(request.user_id for request in requests)
+    feed_numbers = await uow.users.lock(request.user_id for request in requests)
     known = await uow.orders.by_key(sorted({request.key for request in requests if request.key is not None}))
     by_request: list[str] = []
     new: dict[str, NewOrder] = {}
-    first_with_key = {key: stored.life.order_id for key, stored in known.items()}
+    first_with_key = {key: stored.order.order_id for key, stored in known.items()}
     for request in requests:
         order_id = request.order_id
         if request.key is not None:
             order_id = first_with_key.setdefault(request.key, order_id)
         if order_id == request.order_id:
-            feed_seqs[request.user_id] += 1
-            new[order_id] = _new_order(request, feed_seqs[request.user_id])
+            feed_numbers[request.user_id] += 1
+            new[order_id] = _new_order(request, feed_numbers[request.user_id])
         by_request.append(order_id)
-    placed = {stored.life.order_id: stored for stored in known.values()}
+    placed = {stored.order.order_id: stored for stored in known.values()}
     placed |= await _insert(uow, new, [r for r in requests if r.order_id in new], deadline_seconds)
-    await uow.users.save(feed_seqs)
+    await uow.users.save(feed_numbers)
     return [
         _answer(request, placed[order_id]) for request, order_id in zip(requests, by_request, strict=True)
     ]
 
 
-def _new_order(request: PlaceOrder, number: int) -> NewOrder:
+def _new_order(request: PlaceOrder, feed_number: int) -> NewOrder:
     life = Order(request.order_id, request.user_id, request.amount_minor, request.currency)
     return NewOrder(
-        life, number, request.description, request.items_json, request.idempotency_key, request.fingerprint
+        life,
+        feed_number,
+        request.description,
+        request.items_json,
+        request.idempotency_key,
+        request.fingerprint,
     )
 
 
@@ -91,25 +96,25 @@ async def _insert(
     if not new:
         return {}
     created = await uow.orders.add(list(new.values()), deadline_seconds)
-    await uow.orders.record(HistoryEntry(order.number, order.life) for order in new.values())
+    await uow.orders.record(HistoryEntry(order.feed_number, order.order) for order in new.values())
     await uow.outbox.append([outgoing(_order_created(created[r.order_id]), r.cause) for r in requests])
     return created
 
 
 def _order_created(order: StoredOrder) -> Body:
     return orders_v1.OrderCreated(
-        user_id=order.life.user_id,
-        order_id=order.life.order_id,
-        amount_minor=order.life.amount_minor,
-        currency=order.life.currency,
-        version=order.life.version,
-        feed_seq=order.number,
-        pay_before=order.ask_at,
+        user_id=order.order.user_id,
+        order_id=order.order.order_id,
+        amount_minor=order.order.amount_minor,
+        currency=order.order.currency,
+        version=order.order.version,
+        feed_number=order.feed_number,
+        pay_before=order.repeat_at,
     )
 
 
 def _answer(request: PlaceOrder, order: StoredOrder) -> Placed | Refusal:
-    replayed = order.life.order_id != request.order_id
+    replayed = order.order.order_id != request.order_id
     if replayed and order.fingerprint != request.fingerprint:
         return _KEY_REUSED
     return Placed(as_created(order), replayed)
@@ -117,8 +122,8 @@ def _answer(request: PlaceOrder, order: StoredOrder) -> Placed | Refusal:
 
 def as_created(order: StoredOrder) -> StoredOrder:
     """Return the order as its creation was answered, whatever has happened to it since."""
-    life = replace(order.life, status=OrderStatus.NEW, reason=None, version=1)
-    return replace(order, life=life, updated_at=order.created_at)
+    life = replace(order.order, status=OrderStatus.NEW, reason=None, version=1)
+    return replace(order, order=life, updated_at=order.created_at)
 
 
 async def record_outcomes(uow: OrdersUnitOfWork, messages: Sequence[Message]) -> None:
@@ -153,9 +158,9 @@ def _outcome(body: Body) -> _Outcome | None:
 
 
 async def _apply_outcomes(uow: OrdersUnitOfWork, outcomes: Sequence[tuple[Message, _Outcome]]) -> None:
-    feed_seqs = await uow.users.lock((message.user_id for message, _ in outcomes), add_missing=False)
+    feed_numbers = await uow.users.lock((message.user_id for message, _ in outcomes), add_missing=False)
     stored = await uow.orders.get(outcome.order_id for _, outcome in outcomes)
-    lives = {order_id: order.life for order_id, order in stored.items()}
+    lives = {order_id: order.order for order_id, order in stored.items()}
     history: list[HistoryEntry] = []
     events = []
     for message, outcome in outcomes:
@@ -168,25 +173,25 @@ async def _apply_outcomes(uow: OrdersUnitOfWork, outcomes: Sequence[tuple[Messag
         if after is before:
             continue
         lives[outcome.order_id] = after
-        feed_seqs[message.user_id] += 1
-        history.append(HistoryEntry(feed_seqs[message.user_id], after))
+        feed_numbers[message.user_id] += 1
+        history.append(HistoryEntry(feed_numbers[message.user_id], after))
         events.append(outgoing(_order_changed(history[-1]), Cause.of(message)))
     if history:
-        await uow.orders.move({entry.life.order_id: entry.life for entry in history}.values())
+        await uow.orders.move({entry.order.order_id: entry.order for entry in history}.values())
         await uow.orders.record(history)
-        await uow.users.save(feed_seqs)
+        await uow.users.save(feed_numbers)
         await uow.outbox.append(events)
 
 
 def _order_changed(entry: HistoryEntry) -> Body:
-    life = entry.life
+    life = entry.order
     common = {
         "user_id": life.user_id,
         "order_id": life.order_id,
         "amount_minor": life.amount_minor,
         "currency": life.currency,
         "version": life.version,
-        "feed_seq": entry.seq,
+        "feed_number": entry.feed_number,
     }
     if life.status is OrderStatus.FINISHED:
         return orders_v1.OrderFinished.model_validate(common)
@@ -217,15 +222,15 @@ async def request_cancellation(
     """
     await uow.users.lock([user_id], add_missing=False)
     order = (await uow.orders.get([order_id])).get(order_id)
-    if order is None or order.life.user_id != user_id:
+    if order is None or order.order.user_id != user_id:
         return None
     key = None if idempotency_key is None else RequestKey(user_id, "cancel-order", idempotency_key)
     if key is not None and (before := await uow.requests.get(key)) is not None:
         if before.fingerprint != fingerprint:
             return _KEY_REUSED
         return Cancellation(_as_answered(order, before.answer), replayed=True)
-    if order.life.status is not OrderStatus.CANCELLED:
-        await _ask_to_end(uow, await uow.orders.end(order_id, "user", ASK_AGAIN_SECONDS), cause)
+    if order.order.status is not OrderStatus.CANCELLED:
+        await _request_cancellations(uow, await uow.orders.end(order_id, "user", REPEAT_SECONDS), cause)
     if key is not None:
         await uow.requests.keep(key, fingerprint, _to_answer(order))
     return Cancellation(order)
@@ -233,7 +238,7 @@ async def request_cancellation(
 
 def _to_answer(order: StoredOrder) -> dict[str, Any]:
     """Return what of an order changes, to be kept with a request."""
-    life = order.life
+    life = order.order
     return {
         "status": life.status,
         "reason": life.reason,
@@ -245,8 +250,8 @@ def _to_answer(order: StoredOrder) -> dict[str, Any]:
 def _as_answered(order: StoredOrder, answer: dict[str, Any]) -> StoredOrder:
     """Return an order as it was when the answer was kept."""
     status = OrderStatus(answer["status"])
-    life = replace(order.life, status=status, reason=answer["reason"], version=answer["version"])
-    return replace(order, life=life, updated_at=datetime.fromisoformat(answer["updated_at"]))
+    life = replace(order.order, status=status, reason=answer["reason"], version=answer["version"])
+    return replace(order, order=life, updated_at=datetime.fromisoformat(answer["updated_at"]))
 
 
 async def request_refund(
@@ -260,17 +265,17 @@ async def request_refund(
     found = (await uow.orders.get([order_id])).get(order_id)
     if found is None:
         return None
-    user_id = found.life.user_id
+    user_id = found.order.user_id
     await uow.users.lock([user_id], add_missing=False)
     order = (await uow.orders.get([order_id]))[order_id]
-    if order.life.status is OrderStatus.CANCELLED:
+    if order.order.status is OrderStatus.CANCELLED:
         return order, False
     await uow.operators.record(OperatorAction("refund", user_id, order_id, reason, operator))
-    await _ask_to_end(uow, await uow.orders.end(order_id, "refunded", ASK_AGAIN_SECONDS), cause)
+    await _request_cancellations(uow, await uow.orders.end(order_id, "refunded", REPEAT_SECONDS), cause)
     return order, True
 
 
-async def ask_about_overdue(uow: OrdersUnitOfWork, orders_max: int) -> int:
+async def repeat_cancellation_requests(uow: OrdersUnitOfWork, orders_max: int) -> int:
     """Ask payments to end orders that are NEW past their deadline, or whose end was asked for before.
 
     Return how many were asked about. Asked again until the order is final, this heals every lost message:
@@ -280,19 +285,21 @@ async def ask_about_overdue(uow: OrdersUnitOfWork, orders_max: int) -> int:
     if not candidates:
         return 0
     await uow.users.lock((user_id for _, user_id in candidates), add_missing=False)
-    still = await uow.orders.ask_again([order_id for order_id, _ in candidates], ASK_AGAIN_SECONDS)
-    await _ask_to_end(uow, still)
+    still = await uow.orders.repeat_cancellation([order_id for order_id, _ in candidates], REPEAT_SECONDS)
+    await _request_cancellations(uow, still)
     return len(still)
 
 
-async def _ask_to_end(uow: OrdersUnitOfWork, endings: Sequence[Ending], cause: Cause | None = None) -> None:
+async def _request_cancellations(
+    uow: OrdersUnitOfWork, cancellations: Sequence[CancellationRequest], cause: Cause | None = None
+) -> None:
     """Put the questions to payments into the outbox. Without a cause, each follows from its own order."""
     await uow.outbox.append(
         [
             outgoing(
-                orders_v1.OrderCancellationRequested.model_validate(asdict(ending)),
-                cause or Cause(correlation_id=ending.order_id, causation_id=ending.order_id),
+                orders_v1.OrderCancellationRequested.model_validate(asdict(cancellation)),
+                cause or Cause(correlation_id=cancellation.order_id, causation_id=cancellation.order_id),
             )
-            for ending in endings
+            for cancellation in cancellations
         ]
     )

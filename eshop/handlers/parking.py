@@ -11,7 +11,7 @@ from eshop.contracts.envelope import HEADER_CHARACTERS_MAX
 from eshop.contracts.messages import Message, Origin
 from eshop.handlers.announce import Cause, outgoing
 from eshop.store.dead_letters import DeadLetter
-from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork
+from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork
 
 #: As many of a partition, parked within this time of each other and not yet looked at, are no poison but a
 #: bug, or a deploy that went wrong.

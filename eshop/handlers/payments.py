@@ -13,7 +13,7 @@ from eshop.domain.wallet import Wallet, close_wallet, open_wallet, set_frozen, t
 from eshop.handlers.announce import Cause, outgoing
 from eshop.store.operators import OperatorAction
 from eshop.store.requests import RequestKey
-from eshop.store.units import PaymentsUnitOfWork
+from eshop.store.unit_of_work import PaymentsUnitOfWork
 from eshop.store.wallets import WalletChange
 from eshop.stored import from_stored
 
@@ -78,7 +78,7 @@ def _outcome(payment: Payment) -> Body:
         "currency": payment.currency,
         "balance_minor": payment.balance_after_minor,
         "version": payment.wallet_version,
-        "feed_seq": payment.wallet_version,
+        "feed_number": payment.wallet_version,
     }
     if payment.status is PaymentStatus.CAPTURED:
         return payments_v1.PaymentCaptured.model_validate(told_of_wallet)
@@ -220,7 +220,7 @@ async def _changed(
             "balance_minor": after.balance_minor,
             "currency": after.currency,
             "version": after.version,
-            "feed_seq": after.version,
+            "feed_number": after.version,
             **told,
         }
     )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from eshop.contracts.envelope import UnreadableRecord
 from eshop.contracts.messages import Message, Origin, decode
 from eshop.store.operators import OperatorAction
-from eshop.store.units import AnyUnitOfWork
+from eshop.store.unit_of_work import AnyUnitOfWork
 
 PARKED, REPLAYED, DISCARDED = "parked", "replayed", "discarded"
 

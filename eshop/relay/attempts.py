@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter
 
-from eshop.cancellation import cancel_and_wait
+from eshop.process.cancellation import cancel_and_wait
 from eshop.relay.backlog import Backlog, Groups, Key
 from eshop.relay.publisher import Publisher
-from eshop.store.doorbell import Doorbell
 from eshop.store.outbox import Sent
+from eshop.store.outbox_notifier import OutboxNotifier
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +37,10 @@ class Attempt:
 class Attempts:
     """Begins, ends and abandons the attempts that a backlog allows."""
 
-    def __init__(self, publisher: Publisher, backlog: Backlog, doorbell: Doorbell) -> None:
+    def __init__(self, publisher: Publisher, backlog: Backlog, notifier: OutboxNotifier) -> None:
         self._publisher = publisher
         self._backlog = backlog
-        self._doorbell = doorbell
+        self._notifier = notifier
         self._tasks: dict[Key, _Task] = {}
 
     @property
@@ -57,7 +57,7 @@ class Attempts:
         return begun
 
     async def wait(self, attempts: Mapping[Key, _Task], seconds_max: float) -> None:
-        """Wait for these; whatever runs on rings the doorbell when it ends."""
+        """Wait for these; whatever runs on rings the notifier when it ends."""
         if attempts:
             await asyncio.wait(attempts.values(), timeout=seconds_max)
         for task in self._tasks.values():
@@ -87,4 +87,4 @@ class Attempts:
         self._backlog.abandon(time.monotonic())
 
     def _ring(self, _task: _Task) -> None:
-        self._doorbell.ring()
+        self._notifier.notify()

@@ -9,16 +9,16 @@ from contextlib import suppress
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 
-from eshop import crash
-from eshop.cancellation import cancel_and_wait
+from eshop.crash_points import crash_point
+from eshop.process.cancellation import cancel_and_wait
 from eshop.relay.attempts import Attempts
 from eshop.relay.backlog import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, Backlog
 from eshop.relay.publisher import Publisher
 from eshop.store.database import Database
-from eshop.store.doorbell import Doorbell, listen
 from eshop.store.faults import TransientFault
 from eshop.store.lease import release_lease, renew_lease, take_lease
 from eshop.store.outbox import Page, Sent, mark_sent, read_unsent
+from eshop.store.outbox_notifier import OutboxNotifier, listen
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +51,15 @@ class Relay:
     again, with the same id. Everything that a round waits for has a bound.
     """
 
-    def __init__(self, database: Database, doorbell: Doorbell, publisher: Publisher, holder: str) -> None:
+    def __init__(
+        self, database: Database, notifier: OutboxNotifier, publisher: Publisher, holder: str
+    ) -> None:
         self._database = database
-        self._doorbell = doorbell
+        self._notifier = notifier
         self._publisher = publisher
         self._holder = holder
         self._backlog = Backlog()
-        self._attempts = Attempts(publisher, self._backlog, doorbell)
+        self._attempts = Attempts(publisher, self._backlog, notifier)
         self._token = 0
         self._held_until = 0.0
         self._delay = BACKOFF_SECONDS
@@ -74,7 +76,7 @@ class Relay:
 
     async def run(self) -> None:
         """Publish until ``stop``, whatever happens to Postgres or Kafka."""
-        listener = asyncio.create_task(listen(self._database.url, self._doorbell))
+        listener = asyncio.create_task(listen(self._database.url, self._notifier))
         try:
             while not self._stopping.is_set():
                 try:
@@ -90,7 +92,7 @@ class Relay:
     def stop(self) -> None:
         """Have ``run`` end after the current round."""
         self._stopping.set()
-        self._doorbell.ring()
+        self._notifier.notify()
 
     async def _failed(self, error: Exception) -> None:
         self.alive_at = time.monotonic()
@@ -116,7 +118,7 @@ class Relay:
         return await self._lead()
 
     async def _lead(self) -> None:
-        self._doorbell.answered_here = True
+        self._notifier.is_heard_here = True
         _active.set(1)
         renewal = asyncio.create_task(self._keep_lease())
         try:
@@ -128,9 +130,9 @@ class Relay:
                 self._delay = BACKOFF_SECONDS
                 if not more:
                     retry = self._backlog.seconds_to_retry(time.monotonic())
-                    await self._doorbell.wait(min(SWEEP_SECONDS, retry))
+                    await self._notifier.wait(min(SWEEP_SECONDS, retry))
         finally:
-            self._doorbell.answered_here = False
+            self._notifier.is_heard_here = False
             _active.set(0)
             await cancel_and_wait(renewal)
             await self._attempts.abandon()
@@ -148,7 +150,7 @@ class Relay:
                 logger.warning("the lease could not be renewed: %s", error)
                 continue
             self._held_until = asked_at + LEASE_SECONDS - LEASE_MARGIN_SECONDS if kept else 0.0
-            self._doorbell.ring()
+            self._notifier.notify()
 
     async def _round(self) -> bool:
         """Publish what may leave, and mark what did; return whether more may be waiting."""
@@ -180,9 +182,9 @@ class Relay:
         sent = [row for attempt in ended for row in attempt.sent]
         if sent:
             _published.inc(len(sent))
-            crash.reach("after-publish-before-mark")
+            crash_point("after-publish-before-mark")
             await self._mark(sent)
-            crash.reach("after-mark")
+            crash_point("after-mark")
         self._attempts.settle(ended)
         if ended and not sent and not self._attempts.running:
             await self._publisher.reset()  # it may be the producer that is broken

@@ -26,7 +26,7 @@ from eshop.rpc import convert
 from eshop.rpc.convert import bounded, check_operator, check_text, uuid_text
 from eshop.rpc.server import InvalidRequest
 from eshop.store.faults import cause_of, is_poison
-from eshop.store.units import AnyUnitOfWork, Store
+from eshop.store.unit_of_work import AnyUnitOfWork, Store
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["DeadLetters"].full_name
 

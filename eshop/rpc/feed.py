@@ -6,7 +6,7 @@ from eshop.contracts.proto import shared_v1_pb2 as shared
 from eshop.rpc.convert import bounded, check_user
 from eshop.rpc.server import InvalidRequest
 from eshop.store.feed import Feed
-from eshop.store.units import Store
+from eshop.store.unit_of_work import Store
 
 ROWS_MAX = 500
 USERS_MAX = 10_000
@@ -28,8 +28,10 @@ async def read_feed(store: Store[U], request: shared.ReadFeedRequest) -> tuple[l
     async def read(uow: U) -> tuple[list[Any], int]:
         # The head first: a change in between may make it larger, and is never missed.
         (head,) = await uow.feed.heads([request.user_id])
-        rows = await uow.feed.read(request.user_id, request.after_seq, bounded(request.limit, ROWS_MAX))
-        return rows, max([head, *(row.seq for row in rows)])
+        rows = await uow.feed.read(
+            request.user_id, request.after_feed_number, bounded(request.limit, ROWS_MAX)
+        )
+        return rows, max([head, *(row.feed_number for row in rows)])
 
     return await store.transact(read)
 
@@ -41,4 +43,4 @@ async def feed_heads(store: Store[U], request: shared.FeedHeadsRequest) -> share
     for user_id in request.user_ids:
         check_user(user_id)
     heads = await store.read(lambda uow: uow.feed.heads(list(request.user_ids)))
-    return shared.FeedHeadsReply(head_seqs=heads)
+    return shared.FeedHeadsReply(head_feed_numbers=heads)

@@ -26,7 +26,7 @@ from eshop.rpc.feed import feed_heads, read_feed
 from eshop.rpc.server import InvalidRequest
 from eshop.store.faults import LockTimeout, is_poison
 from eshop.store.orders import StoredOrder
-from eshop.store.units import OrdersUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, Store
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Orders"].full_name
 
@@ -105,7 +105,7 @@ class OrdersServicer(Base):
         order_id = uuid_text(request.order_id)
         found = await self._store.read(lambda uow: uow.orders.get([order_id])) if order_id else {}
         order = found.get(order_id or "")
-        if order is None or order.life.user_id != request.user_id:
+        if order is None or order.order.user_id != request.user_id:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
         return _order(order)
 
@@ -122,7 +122,7 @@ class OrdersServicer(Base):
             lambda uow: uow.orders.page(
                 request.user_id,
                 limit=limit + 1,
-                before_number=request.before_number or convert.NUMBER_MAX,
+                before_feed_number=request.before_feed_number or convert.NUMBER_MAX,
                 status=_status(request.status),
                 created_after=after,
                 created_before=before,
@@ -131,7 +131,7 @@ class OrdersServicer(Base):
         page = found[:limit]
         return pb.ListOrdersReply(
             orders=[_order(order) for order in page],
-            next_number=page[-1].number if len(found) > limit else 0,
+            next_feed_number=page[-1].feed_number if len(found) > limit else 0,
         )
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderReply:  # noqa: N802
@@ -174,10 +174,10 @@ class OrdersServicer(Base):
 
     async def ReadFeed(self, request: shared.ReadFeedRequest, context: Context) -> pb.ReadFeedReply:  # noqa: N802
         """Return what has changed."""
-        history, head_seq = await read_feed(self._store, request)
+        history, head_feed_number = await read_feed(self._store, request)
         frames = [
             pb.OrderFrame(
-                seq=row.seq,
+                feed_number=row.feed_number,
                 order_id=row.order_id,
                 status=row.status,
                 reason=row.reason or "",
@@ -186,7 +186,7 @@ class OrdersServicer(Base):
             )
             for row in history
         ]
-        return pb.ReadFeedReply(frames=frames, head_seq=head_seq)
+        return pb.ReadFeedReply(frames=frames, head_feed_number=head_feed_number)
 
     async def FeedHeads(self, request: shared.FeedHeadsRequest, context: Context) -> shared.FeedHeadsReply:  # noqa: N802
         """Return the users' last numbers."""
@@ -252,14 +252,14 @@ def _result(answer: Placed | Refusal) -> pb.CreateOrderResult:
 
 def _order(order: StoredOrder) -> pb.Order:
     return pb.Order(
-        order_id=order.life.order_id,
-        user_id=order.life.user_id,
-        status=order.life.status.value,
-        reason=order.life.reason or "",
-        amount_minor=order.life.amount_minor,
-        currency=order.life.currency,
+        order_id=order.order.order_id,
+        user_id=order.order.user_id,
+        status=order.order.status.value,
+        reason=order.order.reason or "",
+        amount_minor=order.order.amount_minor,
+        currency=order.order.currency,
         description=order.description,
-        version=order.life.version,
+        version=order.order.version,
         created_at=convert.timestamp(order.created_at),
         updated_at=convert.timestamp(order.updated_at),
         items=[_stored_item(item) for item in order.items],

@@ -24,7 +24,7 @@ from eshop.handlers.payments import (
 from eshop.rpc import convert
 from eshop.rpc.convert import check_context, check_text, check_user, uuid_text
 from eshop.rpc.feed import feed_heads, read_feed
-from eshop.store.units import PaymentsUnitOfWork, Store
+from eshop.store.unit_of_work import PaymentsUnitOfWork, Store
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Payments"].full_name
 
@@ -110,14 +110,14 @@ class PaymentsServicer(Base):
         """Return a page of the user's statement."""
         check_user(request.user_id)
         limit = convert.bounded(request.limit, convert.PAGE_MAX)
-        before_seq = request.before_seq or convert.NUMBER_MAX
+        before_feed_number = request.before_feed_number or convert.NUMBER_MAX
         found = await self._store.read(
-            lambda uow: uow.ledger.statement(request.user_id, before_seq, limit + 1)
+            lambda uow: uow.ledger.statement(request.user_id, before_feed_number, limit + 1)
         )
         page = found[:limit]
         return pb.ListTransfersReply(
             transfers=[_transfer(row) for row in page],
-            next_seq=page[-1].seq if len(found) > limit else 0,
+            next_feed_number=page[-1].feed_number if len(found) > limit else 0,
         )
 
     async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.Account:  # noqa: N802
@@ -130,18 +130,18 @@ class PaymentsServicer(Base):
 
     async def ReadFeed(self, request: shared.ReadFeedRequest, context: Context) -> pb.ReadFeedReply:  # noqa: N802
         """Return what has changed."""
-        history, head_seq = await read_feed(self._store, request)
+        history, head_feed_number = await read_feed(self._store, request)
         frames = [
             pb.WalletFrame(
-                seq=row.seq,
+                feed_number=row.feed_number,
                 balance_minor=row.balance_minor,
                 currency=row.currency,
-                version=row.seq,
+                version=row.feed_number,
                 at=convert.timestamp(row.at),
             )
             for row in history
         ]
-        return pb.ReadFeedReply(frames=frames, head_seq=head_seq)
+        return pb.ReadFeedReply(frames=frames, head_feed_number=head_feed_number)
 
     async def FeedHeads(self, request: shared.FeedHeadsRequest, context: Context) -> shared.FeedHeadsReply:  # noqa: N802
         """Return the users' last numbers."""
@@ -177,7 +177,7 @@ def _transfer(row: Any) -> pb.Transfer:
         amount_minor=row.amount_minor,
         balance_minor=row.balance_minor,
         currency=row.currency,
-        version=row.seq,
+        version=row.feed_number,
         order_id=row.order_id or "",
         reference=row.reference or "",
         at=convert.timestamp(row.at),

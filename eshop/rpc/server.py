@@ -10,7 +10,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from eshop.rpc.client import PING_AFTER_SECONDS, TOKEN_HEADER
+from eshop.clients.channel import PING_AFTER_SECONDS, TOKEN_HEADER
 from eshop.store.faults import TransientFault
 
 logger = logging.getLogger(__name__)

@@ -1,205 +1,141 @@
-"""The client's side of trails: asks both services about an order, and puts all of it in order of time."""
+"""The TimelineParts service over gRPC, which every service that an order passes through serves."""
 
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
 
-from eshop.contracts.proto import trails_v1_pb2 as pb
+from eshop.contracts.proto import timeline_v1_pb2 as pb
+from eshop.contracts.proto.timeline_v1_pb2_grpc import TimelinePartsServicer as Base
+from eshop.rpc import convert
+from eshop.rpc.convert import uuid_text
+from eshop.rpc.server import InvalidRequest
+from eshop.store.timeline import TimelinePart
+from eshop.store.unit_of_work import AnyUnitOfWork, Store
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["TimelineParts"].full_name
 
 MESSAGES_MAX = 1_000
 
-Ask = Callable[[pb.GetTrailRequest], Awaitable[pb.Trail]]
-
-#: What one transaction did has one time; this is the order in which it did it.
-_ORDER = ("replay", "discard", "refund", "received", "parked", "requested", "changed", "decided", "posted")
-_RANKS = {what: rank for rank, what in enumerate((*_ORDER, "appended", "published", "dropped"))}
+Context = aio.ServicerContext[Any, Any]
+U = TypeVar("U", bound=AnyUnitOfWork)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What happened to an order. ``internal`` is for operators."""
+class TimelinePartsServicer(Base, Generic[U]):
+    """Answers what one service knows of an order."""
 
-    at: datetime
-    service: str
-    what: str
-    details: dict[str, Any]
-    internal: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, store: Store[U]) -> None:
+        self._store = store
 
+    async def GetTimelinePart(self, request: pb.GetTimelinePartRequest, context: Context) -> pb.TimelinePart:  # noqa: N802
+        """Return what there is."""
+        order_id = uuid_text(request.order_id)
+        if order_id is None:
+            raise InvalidRequest("the order id is no UUID")
+        message_ids = list(_message_ids(request))
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """All that is known of an order, in order of time.
+        async def read(uow: U) -> tuple[TimelinePart, Any]:
+            return await uow.timeline.read(order_id, message_ids), await uow.timeline.kept_since()
 
-    ``removed`` tells which messages are gone by retention, ``waiting`` which the other service has not
-    received: neither is among the steps.
-    """
-
-    order_id: str
-    user_id: str
-    steps: list[Step]
-    removed: list[dict[str, Any]]
-    waiting: list[dict[str, Any]]
-
-    def as_json(self, *, with_internal: bool) -> dict[str, Any]:
-        """Return it as plain data; ``after_ms`` counts from the step before."""
-        times = [step.at for step in self.steps]
-        steps = [
-            {
-                "at": _text(step.at),
-                "after_ms": round((step.at - before).total_seconds() * 1000, 3),
-                "service": step.service,
-                "what": step.what,
-                **step.details,
-                **(step.internal if with_internal else {}),
-            }
-            for step, before in zip(self.steps, times[:1] + times, strict=False)
-        ]
-        return {
-            "order_id": self.order_id,
-            "user_id": self.user_id,
-            "steps": steps,
-            "removed": self.removed,
-            "waiting": self.waiting,
-        }
+        part, kept_since = await self._store.transact(read)
+        reply = pb.TimelinePart(
+            user_id=part.user_id or "",
+            outbox_since=convert.timestamp(kept_since.outbox),
+            inbox_since=convert.timestamp(kept_since.inbox),
+        )
+        if part.order is not None:
+            reply.amount_minor, reply.currency = part.order.amount_minor, part.order.currency
+        reply.changes.extend(map(_change, part.changes))
+        reply.decisions.extend(map(_decision, part.decisions))
+        reply.postings.extend(map(_posting, part.postings))
+        reply.outbox_rows.extend(map(_outbox_row, part.outbox_rows))
+        reply.inbox_rows.extend(map(_inbox_row, part.inbox_rows))
+        reply.parked.extend(map(_parked, part.letters))
+        reply.actions.extend(map(_action, part.actions))
+        return reply
 
 
-async def read_timeline(order_id: str, ask_orders: Ask, ask_payments: Ask) -> Timeline | None:
-    """Ask both services until neither can name another message; None where neither knows the order."""
-    orders = await ask_orders(pb.GetTrailRequest(order_id=order_id))
-    payments = await ask_payments(_request(order_id, orders))
-    known = {sending.message_id for sending in orders.sendings}
-    orders = await ask_orders(_request(order_id, payments))
-    if {sending.message_id for sending in orders.sendings} != known:
-        payments = await ask_payments(_request(order_id, orders))
-    trails = {"orders": orders, "payments": payments}
-    if not any(trail.user_id or trail.parked for trail in trails.values()):
-        return None
-    types = {sending.message_id: sending.type for trail in trails.values() for sending in trail.sendings}
-    steps = [step for service, trail in trails.items() for step in _steps(service, trail, types)]
-    return Timeline(
-        order_id,
-        orders.user_id or payments.user_id,
-        sorted(steps, key=lambda step: (step.at, _RANKS.get(step.what, 0))),
-        [gone for service, trail in trails.items() for gone in _removed(service, trail)],
-        [*_waiting(orders, "payments", payments), *_waiting(payments, "orders", orders)],
+def _message_ids(request: pb.GetTimelinePartRequest) -> Iterator[str]:
+    """Yield the ids that are some: what a message says that it follows from may be anything."""
+    if len(request.message_ids) > MESSAGES_MAX:
+        raise InvalidRequest(f"at most {MESSAGES_MAX} messages a call")
+    for text in request.message_ids:
+        if (message_id := uuid_text(text)) is not None:
+            yield message_id
+
+
+def _time(at: Any) -> Timestamp | None:
+    return None if at is None else convert.timestamp(at)
+
+
+def _change(row: Any) -> pb.Change:
+    return pb.Change(
+        at=_time(row.at),
+        status=row.status,
+        reason=row.reason or "",
+        version=row.version,
+        feed_number=row.feed_number,
     )
 
 
-def _request(order_id: str, other: pb.Trail) -> pb.GetTrailRequest:
-    """Return what to ask a service, given what the other one has sent, and what that followed from."""
-    ids = {sending.message_id for sending in other.sendings}
-    ids |= {sending.causation_id for sending in other.sendings}
-    ids |= {receipt.message_id for receipt in other.receipts}
-    ids |= {parked.message_id for parked in other.parked}
-    return pb.GetTrailRequest(order_id=order_id, message_ids=sorted(ids)[:MESSAGES_MAX])
+def _decision(row: Any) -> pb.Decision:
+    return pb.Decision(at=_time(row.decided_at), status=row.status, reason=row.reason or "")
 
 
-def _steps(service: str, trail: pb.Trail, types: dict[str, str]) -> Iterator[Step]:
-    yield from _changes(service, trail)
-    yield from _decisions(service, trail)
-    for posting in trail.postings:
-        yield _posted(service, posting)
-    yield from _sendings(service, trail)
-    yield from _receipts(service, trail, types)
-    for parked in trail.parked:
-        yield Step(
-            _time(parked.at),
-            service,
-            "parked",
-            {"message_id": parked.message_id, "type": types.get(parked.message_id), "status": parked.status},
-            {"dead_letter_id": parked.dead_letter_id, "cause": parked.cause},
-        )
-    for action in trail.actions:
-        said = {"operator": action.operator, "reason": action.reason}
-        of_letter = {"dead_letter_id": action.dead_letter_id} if action.dead_letter_id else {}
-        yield Step(_time(action.at), service, action.action, {}, said | of_letter)
+def _posting(row: Any) -> pb.Posting:
+    return pb.Posting(
+        at=_time(row.created_at),
+        transfer_id=row.transfer_id,
+        kind=row.kind,
+        account=row.account,
+        amount_minor=row.amount_minor,
+        currency=row.currency,
+        balance_minor=row.balance_minor or 0,
+        feed_number=row.feed_number or 0,
+    )
 
 
-def _changes(service: str, trail: pb.Trail) -> Iterator[Step]:
-    for change in trail.changes:
-        details = {
-            "status": change.status,
-            "reason": change.reason or None,
-            "version": change.version,
-            "feed_seq": change.feed_seq,
-        }
-        if change.version == 1:
-            details |= {"amount_minor": trail.amount_minor, "currency": trail.currency}
-        yield Step(_time(change.at), service, "requested" if change.version == 1 else "changed", details)
+def _outbox_row(row: Any) -> pb.OutboxRow:
+    return pb.OutboxRow(
+        message_id=row.message_id,
+        type=row.type,
+        causation_id=row.causation_id,
+        appended_at=_time(row.created_at),
+        sent_at=_time(row.sent_at),
+        topic=row.topic,
+        partition=row.sent_partition or 0,
+        offset=row.sent_offset or 0,
+    )
 
 
-def _decisions(service: str, trail: pb.Trail) -> Iterator[Step]:
-    """Yield the decisions: of a refund the payment itself tells only the last, and its postings when."""
-    for decision in trail.decisions:
-        told = {"status": decision.status, "reason": decision.reason or None}
-        if decision.status != "REFUNDED":
-            yield Step(_time(decision.at), service, "decided", told)
-            continue
-        yield Step(_time(decision.at), service, "decided", {"status": "CAPTURED", "reason": None})
-        for at in {_time(posting.at) for posting in trail.postings if posting.kind == "refund"}:
-            yield Step(at, service, "decided", told)
+def _inbox_row(row: Any) -> pb.InboxRow:
+    return pb.InboxRow(
+        message_id=row.message_id,
+        received_at=_time(row.received_at),
+        topic=row.topic,
+        partition=row.partition,
+        offset=row.offset,
+        redelivered=row.redelivered,
+        redelivered_at=_time(row.redelivered_at),
+    )
 
 
-def _posted(service: str, posting: pb.Posting) -> Step:
-    details: dict[str, Any] = {
-        "transfer_id": posting.transfer_id,
-        "kind": posting.kind,
-        "account": posting.account,
-        "amount_minor": posting.amount_minor,
-        "currency": posting.currency,
-    }
-    if posting.feed_seq:
-        details |= {"balance_minor": posting.balance_minor, "feed_seq": posting.feed_seq}
-    return Step(_time(posting.at), service, "posted", details)
+def _parked(row: Any) -> pb.Parked:
+    return pb.Parked(
+        at=_time(row.parked_at),
+        dead_letter_id=row.dead_letter_id,
+        message_id=row.message_id,
+        cause=row.cause,
+        status=row.status,
+    )
 
 
-def _sendings(service: str, trail: pb.Trail) -> Iterator[Step]:
-    for sending in trail.sendings:
-        message = {"message_id": sending.message_id, "type": sending.type}
-        yield Step(_time(sending.appended_at), service, "appended", message)
-        if sending.HasField("sent_at"):
-            yield Step(_time(sending.sent_at), service, "published", message | _place(sending))
-
-
-def _receipts(service: str, trail: pb.Trail, types: dict[str, str]) -> Iterator[Step]:
-    for receipt in trail.receipts:
-        message = {"message_id": receipt.message_id, "type": types.get(receipt.message_id)}
-        yield Step(_time(receipt.received_at), service, "received", message | _place(receipt))
-        if receipt.HasField("redelivered_at"):
-            times = {"times": receipt.redelivered}
-            yield Step(_time(receipt.redelivered_at), service, "dropped", message | times)
-
-
-def _removed(service: str, trail: pb.Trail) -> Iterator[dict[str, Any]]:
-    """Yield from where something of the order is gone: it changed before what is kept there begins."""
-    moments = [_time(change.at) for change in trail.changes]
-    moments += [_time(decision.at) for decision in trail.decisions]
-    if not moments:
-        return
-    first = min(moments)
-    for table, since in (("outbox", trail.outbox_since), ("inbox", trail.inbox_since)):
-        if first < _time(since):
-            yield {"service": service, "table": table, "before": _text(_time(since))}
-
-
-def _waiting(sender: pb.Trail, receiver: str, trail: pb.Trail) -> Iterator[dict[str, Any]]:
-    """Yield what was sent, and not received, nor long enough ago to be forgotten."""
-    received = {receipt.message_id for receipt in trail.receipts}
-    for sending in sender.sendings:
-        if sending.message_id not in received and _time(sending.appended_at) >= _time(trail.inbox_since):
-            yield {"service": receiver, "message_id": sending.message_id, "type": sending.type}
-
-
-def _place(at: pb.Sending | pb.Receipt) -> dict[str, Any]:
-    return {"topic": at.topic, "partition": at.partition, "offset": at.offset}
-
-
-def _time(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)
-
-
-def _text(at: datetime) -> str:
-    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _action(row: Any) -> pb.Action:
+    return pb.Action(
+        at=_time(row.at),
+        action=row.action,
+        operator=row.operator,
+        reason=row.reason,
+        dead_letter_id=row.dead_letter_id or "",
+    )

@@ -12,15 +12,17 @@ from eshop.store.schema import ORDERS, PAYMENTS
 def _read(history: Table) -> Select[Any]:
     return (
         select(history)
-        .where(history.c.user_id == bindparam("user_id"), history.c.seq > bindparam("after_seq"))
-        .order_by(history.c.seq)
+        .where(
+            history.c.user_id == bindparam("user_id"), history.c.feed_number > bindparam("after_feed_number")
+        )
+        .order_by(history.c.feed_number)
         .limit(bindparam("limit"))
     )
 
 
 def _heads(users: Table) -> Select[Any]:
     ids = cast(bindparam("user_ids"), ARRAY(Text))
-    return select(users.c.user_id, users.c.feed_seq).where(users.c.user_id == any_(ids))
+    return select(users.c.user_id, users.c.feed_number).where(users.c.user_id == any_(ids))
 
 
 class Feed:
@@ -31,14 +33,16 @@ class Feed:
         self._read = read
         self._heads = heads
 
-    async def read(self, user_id: str, after_seq: int, limit: int) -> list[Any]:
+    async def read(self, user_id: str, after_feed_number: int, limit: int) -> list[Any]:
         """Return the user's changes after a number, in order, as rows of the history."""
-        return await self._session.run(self._read, user_id=user_id, after_seq=after_seq, limit=limit)
+        return await self._session.run(
+            self._read, user_id=user_id, after_feed_number=after_feed_number, limit=limit
+        )
 
     async def heads(self, user_ids: Sequence[str]) -> list[int]:
         """Return each user's last number, in order; 0 for a user without changes."""
         found = await self._session.run(self._heads, user_ids=sorted(set(user_ids)))
-        heads = {row.user_id: row.feed_seq for row in found}
+        heads = {row.user_id: row.feed_number for row in found}
         return [heads.get(user_id, 0) for user_id in user_ids]
 
 

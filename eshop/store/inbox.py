@@ -19,8 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import UUID, insert
 from sqlalchemy.sql.expression import ClauseElement
 
+from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.rows import arrays, rows
 from eshop.store.schema import ORDERS
 
 _inbox = ORDERS.tables["inbox"]  # the same table in every service's database
@@ -49,7 +49,7 @@ class Incoming(Protocol):
 M = TypeVar("M", bound=Incoming)
 
 _COLUMNS = ("consumer", "message_id", "topic", "partition", "offset", "redelivered")
-_given = rows(
+_given = array_table(
     consumer=Text, message_id=UUID, topic=Text, partition=Integer, offset=BigInteger, redelivered=Integer
 )
 _insert = insert(_inbox).from_select(
@@ -93,7 +93,7 @@ class Inbox:
             times[message.message_id] += 1
         claimed = await self._session.run(
             _CLAIM,
-            **arrays(
+            **array_parameters(
                 _COLUMNS,
                 [
                     (self._consumer, m.message_id, m.origin.topic, m.origin.partition, m.origin.offset, n - 1)

@@ -7,8 +7,8 @@ from sqlalchemy import BigInteger, SmallInteger, Text, bindparam, insert, select
 from sqlalchemy.dialects.postgresql import UUID
 
 from eshop.domain.ledger import LedgerAccount, Transfer
+from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.rows import arrays, rows
 from eshop.store.schema import PAYMENTS
 
 _transfers = PAYMENTS.tables["transfers"]
@@ -22,7 +22,7 @@ _TRANSFER_COLUMNS = {
     "order_id": UUID,
     "reference": Text,
 }
-_given_transfers = rows(**_TRANSFER_COLUMNS)
+_given_transfers = array_table(**_TRANSFER_COLUMNS)
 _ADD_TRANSFERS = insert(_transfers).from_select(
     list(_TRANSFER_COLUMNS),
     select(*(_given_transfers.c[name] for name in _TRANSFER_COLUMNS)),
@@ -35,14 +35,14 @@ _LEG_COLUMNS = {
     "user_id": Text,
     "amount_minor": BigInteger,
 }
-_given_legs = rows(**_LEG_COLUMNS)
+_given_legs = array_table(**_LEG_COLUMNS)
 _ADD_LEGS = insert(_legs).from_select(
     list(_LEG_COLUMNS), select(*(_given_legs.c[name] for name in _LEG_COLUMNS)), include_defaults=False
 )
 _history = PAYMENTS.tables["wallet_history"]
 _STATEMENT = (
     select(
-        _history.c.seq,
+        _history.c.feed_number,
         _history.c.transfer_id,
         _transfers.c.kind,
         _legs.c.amount_minor,
@@ -56,10 +56,10 @@ _STATEMENT = (
     .join(_legs, _legs.c.transfer_id == _history.c.transfer_id)
     .where(
         _history.c.user_id == bindparam("user_id"),
-        _history.c.seq < bindparam("before_seq"),
+        _history.c.feed_number < bindparam("before_feed_number"),
         _legs.c.account == LedgerAccount.WALLET.value,
     )
-    .order_by(_history.c.seq.desc())
+    .order_by(_history.c.feed_number.desc())
     .limit(bindparam("limit"))
 )
 _BY_REFERENCE = select(_transfers.c.transfer_id).where(
@@ -91,13 +91,15 @@ class Ledger:
             for t in transfers
             for number, leg in enumerate(t.legs, start=1)
         ]
-        await self._session.run(_ADD_TRANSFERS, **arrays(list(_TRANSFER_COLUMNS), heads))
-        await self._session.run(_ADD_LEGS, **arrays(list(_LEG_COLUMNS), legs))
+        await self._session.run(_ADD_TRANSFERS, **array_parameters(list(_TRANSFER_COLUMNS), heads))
+        await self._session.run(_ADD_LEGS, **array_parameters(list(_LEG_COLUMNS), legs))
 
     async def has_reference(self, user_id: str, reference: str) -> bool:
         """Tell whether a top-up of this user has used the reference. The wallet is locked."""
         return bool(await self._session.run(_BY_REFERENCE, user_id=user_id, reference=reference))
 
-    async def statement(self, user_id: str, before_seq: int, limit: int) -> list[Any]:
+    async def statement(self, user_id: str, before_feed_number: int, limit: int) -> list[Any]:
         """Return what moved in the user's wallet before a version, newest first, each with its balance."""
-        return await self._session.run(_STATEMENT, user_id=user_id, before_seq=before_seq, limit=limit)
+        return await self._session.run(
+            _STATEMENT, user_id=user_id, before_feed_number=before_feed_number, limit=limit
+        )

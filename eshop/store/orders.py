@@ -26,12 +26,12 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.sql.expression import ClauseElement
 
 from eshop.domain.order import Order, OrderStatus
+from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.rows import arrays, rows
 from eshop.store.schema import ORDERS
 
 #: An order is asked about at least this often, until it has its end.
-ASK_SECONDS_MAX = 300
+REPEAT_SECONDS_MAX = 300
 
 _orders = ORDERS.tables["orders"]
 _history = ORDERS.tables["order_history"]
@@ -41,16 +41,17 @@ _history = ORDERS.tables["order_history"]
 class StoredOrder:
     """An order with what its life does not depend on.
 
-    ``number`` is the user's feed number at creation; at ``ask_at`` payments is asked to end what is open.
+    ``feed_number`` is the user's feed number at creation. At ``repeat_at`` the cancellation of an
+    open order is requested again.
     """
 
-    life: Order
-    number: int
+    order: Order
+    feed_number: int
     description: str
     items: list[dict[str, Any]]
     created_at: datetime
     updated_at: datetime
-    ask_at: datetime = field(compare=False)  # the deadline task's, no part of what the order is
+    repeat_at: datetime = field(compare=False)  # the deadline task's, no part of what the order is
     idempotency_key: str | None
     fingerprint: bytes | None
 
@@ -59,8 +60,8 @@ class StoredOrder:
 class NewOrder:
     """An order to be inserted; ``items_json`` is a JSON array."""
 
-    life: Order
-    number: int
+    order: Order
+    feed_number: int
     description: str
     items_json: str
     idempotency_key: str | None
@@ -71,12 +72,12 @@ class NewOrder:
 class HistoryEntry:
     """A change of an order, at its place in the user's feed."""
 
-    seq: int
-    life: Order
+    feed_number: int
+    order: Order
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class CancellationRequest:
     """An order that is to end without a charge, and why."""
 
     order_id: str
@@ -87,7 +88,7 @@ class Ending:
 _ids = cast(bindparam("order_ids"), ARRAY(UUID))
 _GET = select(_orders).where(_orders.c.order_id == any_(_ids))
 
-_keys = rows(user_id=Text, idempotency_key=Text)
+_keys = array_table(user_id=Text, idempotency_key=Text)
 _BY_KEY = select(_orders).where(
     tuple_(_orders.c.user_id, _orders.c.idempotency_key).in_(select(_keys.c.user_id, _keys.c.idempotency_key))
 )
@@ -95,7 +96,7 @@ _BY_KEY = select(_orders).where(
 _NEW_COLUMNS = {
     "order_id": UUID,
     "user_id": Text,
-    "number": BigInteger,
+    "feed_number": BigInteger,
     "amount_minor": BigInteger,
     "currency": Text,
     "description": Text,
@@ -103,12 +104,12 @@ _NEW_COLUMNS = {
     "idempotency_key": Text,
     "fingerprint": LargeBinary,
 }
-_new = rows(**_NEW_COLUMNS)
+_new = array_table(**_NEW_COLUMNS)
 _deadline = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("deadline_seconds"))
 _ADD = (
     insert(_orders)
     .from_select(
-        [*_NEW_COLUMNS, "ask_at"],
+        [*_NEW_COLUMNS, "repeat_at"],
         select(
             *(cast(_new.c[name], JSONB) if name == "items" else _new.c[name] for name in _NEW_COLUMNS),
             func.now() + _deadline,
@@ -118,7 +119,7 @@ _ADD = (
     .returning(_orders)
 )
 
-_moved = rows(order_id=UUID, status=Text, reason=Text, version=Integer)
+_moved = array_table(order_id=UUID, status=Text, reason=Text, version=Integer)
 _MOVE = (
     update(_orders)
     .where(_orders.c.order_id == _moved.c.order_id)
@@ -127,13 +128,13 @@ _MOVE = (
 
 _HISTORY_COLUMNS = {
     "user_id": Text,
-    "seq": BigInteger,
+    "feed_number": BigInteger,
     "order_id": UUID,
     "version": Integer,
     "status": Text,
     "reason": Text,
 }
-_entries = rows(**_HISTORY_COLUMNS)
+_entries = array_table(**_HISTORY_COLUMNS)
 _RECORD = insert(_history).from_select(
     list(_HISTORY_COLUMNS), select(*(_entries.c[name] for name in _HISTORY_COLUMNS)), include_defaults=False
 )
@@ -141,13 +142,13 @@ _RECORD = insert(_history).from_select(
 #: What payments is to be asked about: until it is decided, and once an end was asked for, until it has come.
 _open = or_(
     _orders.c.status == OrderStatus.NEW.value,
-    and_(_orders.c.ending.is_not(None), _orders.c.status == OrderStatus.FINISHED.value),
+    and_(_orders.c.cancellation_reason.is_not(None), _orders.c.status == OrderStatus.FINISHED.value),
 )
-_overdue = and_(_open, _orders.c.ask_at <= func.now())
+_overdue = and_(_open, _orders.c.repeat_at <= func.now())
 _OVERDUE = (
     select(_orders.c.order_id, _orders.c.user_id)
     .where(_overdue)
-    .order_by(_orders.c.ask_at)
+    .order_by(_orders.c.repeat_at)
     .limit(bindparam("limit"))
 )
 _END = (
@@ -155,25 +156,25 @@ _END = (
     .where(_orders.c.order_id == any_(_ids))
     # The first reason stays: a question that comes again is the same question.
     .values(
-        ending=func.coalesce(_orders.c.ending, cast(bindparam("reason"), Text)),
-        ask_at=func.now() + _deadline,
+        cancellation_reason=func.coalesce(_orders.c.cancellation_reason, cast(bindparam("reason"), Text)),
+        repeat_at=func.now() + _deadline,
     )
-    .returning(_orders.c.order_id, _orders.c.user_id, _orders.c.ending)
+    .returning(_orders.c.order_id, _orders.c.user_id, _orders.c.cancellation_reason)
 )
 #: The longer it lasts, the more seldom: where payments is far behind, questions would only keep it there.
-_age = func.least(func.now() - _orders.c.created_at, func.make_interval(0, 0, 0, 0, 0, 0, ASK_SECONDS_MAX))
-_ASK_AGAIN = _END.where(_overdue).values(ask_at=func.now() + func.greatest(_deadline, _age))
+_age = func.least(func.now() - _orders.c.created_at, func.make_interval(0, 0, 0, 0, 0, 0, REPEAT_SECONDS_MAX))
+_ASK_AGAIN = _END.where(_overdue).values(repeat_at=func.now() + func.greatest(_deadline, _age))
 
 _PAGE = (
     select(_orders)
     .where(
         _orders.c.user_id == bindparam("user_id"),
-        _orders.c.number < bindparam("before_number"),
+        _orders.c.feed_number < bindparam("before_feed_number"),
         or_(bindparam("status", type_=Text) == "", _orders.c.status == bindparam("status", type_=Text)),
         _orders.c.created_at > bindparam("created_after"),
         _orders.c.created_at < bindparam("created_before"),
     )
-    .order_by(_orders.c.number.desc())
+    .order_by(_orders.c.feed_number.desc())
     .limit(bindparam("limit"))
 )
 
@@ -193,18 +194,18 @@ class Orders:
         """Return the orders made under (user id, idempotency key)."""
         if not keys:
             return {}
-        found = await self._session.run(_BY_KEY, **arrays(("user_id", "idempotency_key"), keys))
+        found = await self._session.run(_BY_KEY, **array_parameters(("user_id", "idempotency_key"), keys))
         return {(row.user_id, row.idempotency_key): _stored(row) for row in found}
 
     async def add(self, orders: Sequence[NewOrder], deadline_seconds: int) -> dict[str, StoredOrder]:
         """Insert new orders, and return them by id."""
         given = [
             (
-                order.life.order_id,
-                order.life.user_id,
-                order.number,
-                order.life.amount_minor,
-                order.life.currency,
+                order.order.order_id,
+                order.order.user_id,
+                order.feed_number,
+                order.order.amount_minor,
+                order.order.currency,
                 order.description,
                 order.items_json,
                 order.idempotency_key,
@@ -213,60 +214,62 @@ class Orders:
             for order in orders
         ]
         created = await self._session.run(
-            _ADD, **arrays(list(_NEW_COLUMNS), given), deadline_seconds=deadline_seconds
+            _ADD, **array_parameters(list(_NEW_COLUMNS), given), deadline_seconds=deadline_seconds
         )
         return {row.order_id: _stored(row) for row in created}
 
     async def move(self, orders: Iterable[Order]) -> None:
         """Store the orders' status, reason and version."""
         given = [(order.order_id, order.status.value, order.reason, order.version) for order in orders]
-        await self._session.run(_MOVE, **arrays(("order_id", "status", "reason", "version"), given))
+        await self._session.run(_MOVE, **array_parameters(("order_id", "status", "reason", "version"), given))
 
     async def record(self, entries: Iterable[HistoryEntry]) -> None:
         """Append to the history. One order has one entry per version, one user one per feed number."""
         given = [
             (
-                entry.life.user_id,
-                entry.seq,
-                entry.life.order_id,
-                entry.life.version,
-                entry.life.status.value,
-                entry.life.reason,
+                entry.order.user_id,
+                entry.feed_number,
+                entry.order.order_id,
+                entry.order.version,
+                entry.order.status.value,
+                entry.order.reason,
             )
             for entry in entries
         ]
-        await self._session.run(_RECORD, **arrays(list(_HISTORY_COLUMNS), given))
+        await self._session.run(_RECORD, **array_parameters(list(_HISTORY_COLUMNS), given))
 
     async def overdue(self, limit: int) -> list[tuple[str, str]]:
         """Return (order id, user id) of NEW orders that should be asked about, without locking them."""
         return [(row.order_id, row.user_id) for row in await self._session.run(_OVERDUE, limit=limit)]
 
-    async def ask_again(self, order_ids: Sequence[str], again_after_seconds: int) -> list[Ending]:
+    async def repeat_cancellation(
+        self, order_ids: Sequence[str], again_after_seconds: int
+    ) -> list[CancellationRequest]:
         """Note that those still overdue are to end, for ``timeout`` where nobody wanted it before.
 
         Return them. Their users are locked. They are overdue again when they are twice as old, within
-        ``again_after_seconds`` and ``ASK_SECONDS_MAX``.
+        ``again_after_seconds`` and ``REPEAT_SECONDS_MAX``.
         """
         return await self._end(_ASK_AGAIN, order_ids, "timeout", again_after_seconds)
 
-    async def end(self, order_id: str, reason: str, again_after_seconds: int) -> list[Ending]:
+    async def end(self, order_id: str, reason: str, again_after_seconds: int) -> list[CancellationRequest]:
         """Note that an order is to end, and return it: overdue again and again until it is CANCELLED."""
         return await self._end(_END, [order_id], reason, again_after_seconds)
 
     async def _end(
         self, statement: ClauseElement, order_ids: Sequence[str], reason: str, again_after_seconds: int
-    ) -> list[Ending]:
+    ) -> list[CancellationRequest]:
         found = await self._session.run(
             statement, order_ids=sorted(order_ids), reason=reason, deadline_seconds=again_after_seconds
         )
-        return [Ending(row.order_id, row.user_id, row.ending) for row in found]
+        return [CancellationRequest(row.order_id, row.user_id, row.cancellation_reason) for row in found]
 
     async def page(
         self,
         user_id: str,
         *,
         limit: int,
-        before_number: int,
+        before_feed_number: int,
         status: str,
         created_after: datetime,
         created_before: datetime,
@@ -276,7 +279,7 @@ class Orders:
             _PAGE,
             user_id=user_id,
             limit=limit,
-            before_number=before_number,
+            before_feed_number=before_feed_number,
             status=status,
             created_after=created_after,
             created_before=created_before,
@@ -296,12 +299,12 @@ def _stored(row: Any) -> StoredOrder:
     )
     return StoredOrder(
         life,
-        row.number,
+        row.feed_number,
         row.description,
         row.items,
         row.created_at,
         row.updated_at,
-        row.ask_at,
+        row.repeat_at,
         row.idempotency_key,
         None if row.fingerprint is None else bytes(row.fingerprint),
     )

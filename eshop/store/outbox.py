@@ -8,9 +8,9 @@ from operator import attrgetter
 from sqlalchemy import BigInteger, Integer, Text, bindparam, cast, exists, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
+from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.doorbell import CHANNEL, Doorbell
-from eshop.store.rows import arrays, rows
+from eshop.store.outbox_notifier import CHANNEL, OutboxNotifier
 from eshop.store.schema import ORDERS
 
 _outbox = ORDERS.tables["outbox"]  # the same table in every service's database
@@ -32,7 +32,7 @@ class Outgoing:
 
 
 _COLUMNS = tuple(field.name for field in fields(Outgoing))
-_given = rows(**dict.fromkeys(_COLUMNS, Text))
+_given = array_table(**dict.fromkeys(_COLUMNS, Text))
 #: Under the users' locks and from a sequence without cache: per user, the outbox's order is the commit order.
 #: A transaction has its number before it takes an id: ``Page`` says what stands on that.
 _APPEND = insert(_outbox).from_select(
@@ -47,18 +47,20 @@ _NOTIFY = select(func.pg_notify(CHANNEL, ""))
 class Outbox:
     """Appends messages in the caller's transaction."""
 
-    def __init__(self, session: Session, doorbell: Doorbell) -> None:
+    def __init__(self, session: Session, notifier: OutboxNotifier) -> None:
         self._session = session
-        self._doorbell = doorbell
+        self._notifier = notifier
 
     async def append(self, messages: Sequence[Outgoing]) -> None:
         """Append the messages in their order, and wake the relay when the transaction commits."""
         if not messages:
             return
-        await self._session.run(_APPEND, **arrays(_COLUMNS, [astuple(message) for message in messages]))
-        if not self._doorbell.answered_here:
+        await self._session.run(
+            _APPEND, **array_parameters(_COLUMNS, [astuple(message) for message in messages])
+        )
+        if not self._notifier.is_heard_here:
             await self._session.run(_NOTIFY)
-        self._session.after_commit(self._doorbell.ring)
+        self._session.after_commit(self._notifier.notify)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ _DEPTH = select(
         "oldest_seconds"
     ),
 ).select_from(_counted)
-_sent = rows(outbox_id=BigInteger, sent_partition=Integer, sent_offset=BigInteger)
+_sent = array_table(outbox_id=BigInteger, sent_partition=Integer, sent_offset=BigInteger)
 _lease = ORDERS.tables["relay_lease"]
 _MARK = (
     update(_outbox)
@@ -188,4 +190,4 @@ async def mark_sent(session: Session, sent: Sequence[Sent], token: int) -> bool:
     """Mark exactly these messages; False, and nothing is marked, where the lease's token is another one."""
     given = [(row.outbox_id, row.partition, row.offset) for row in sent]
     names = ("outbox_id", "sent_partition", "sent_offset")
-    return bool(await session.run(_MARK, **arrays(names, given), held=token))
+    return bool(await session.run(_MARK, **array_parameters(names, given), held=token))

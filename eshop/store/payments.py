@@ -6,8 +6,8 @@ from sqlalchemy import ARRAY, BigInteger, Text, any_, bindparam, cast, select
 from sqlalchemy.dialects.postgresql import UUID, insert
 
 from eshop.domain.payment import Payment, PaymentStatus
+from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.rows import arrays, rows
 from eshop.store.schema import PAYMENTS
 
 _payments = PAYMENTS.tables["payments"]
@@ -23,7 +23,7 @@ _COLUMNS = {
     "wallet_version": BigInteger,
     "balance_after_minor": BigInteger,
 }
-_given = rows(**_COLUMNS)
+_given = array_table(**_COLUMNS)
 _insert = insert(_payments).from_select(
     list(_COLUMNS), select(*(_given.c[name] for name in _COLUMNS)), include_defaults=False
 )
@@ -74,4 +74,4 @@ class Payments:
             for p in payments
         ]
         if given:
-            await self._session.run(_SAVE, **arrays(list(_COLUMNS), given))
+            await self._session.run(_SAVE, **array_parameters(list(_COLUMNS), given))

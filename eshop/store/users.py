@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy import BigInteger, Text, any_, bindparam, cast, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
+from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.rows import arrays, rows
 from eshop.store.schema import ORDERS
 
 _users = ORDERS.tables["users"]
@@ -21,8 +21,8 @@ _free = select(_users.c.user_id).where(_users.c.user_id == any_(_ids)).with_for_
 _LOCKED = select(_users.c.user_id).where(
     _users.c.user_id == any_(_ids), _users.c.user_id.not_in(select(_free.c.user_id))
 )
-_given = rows(user_id=Text, feed_seq=BigInteger)
-_SAVE = update(_users).where(_users.c.user_id == _given.c.user_id).values(feed_seq=_given.c.feed_seq)
+_given = array_table(user_id=Text, feed_number=BigInteger)
+_SAVE = update(_users).where(_users.c.user_id == _given.c.user_id).values(feed_number=_given.c.feed_number)
 
 
 class Users:
@@ -37,13 +37,15 @@ class Users:
         if add_missing:
             await self._session.run(_ADD, user_ids=ids)
         locked = await self._session.run(_LOCK, user_ids=ids)
-        return {row.user_id: row.feed_seq for row in locked}
+        return {row.user_id: row.feed_number for row in locked}
 
     async def locked(self, user_ids: Iterable[str]) -> set[str]:
         """Return the users whose rows another transaction holds at this moment."""
         found = await self._session.run(_LOCKED, user_ids=sorted(set(user_ids)))
         return {row.user_id for row in found}
 
-    async def save(self, feed_seqs: Mapping[str, int]) -> None:
+    async def save(self, feed_numbers: Mapping[str, int]) -> None:
         """Store the last feed numbers. The rows are locked."""
-        await self._session.run(_SAVE, **arrays(("user_id", "feed_seq"), list(feed_seqs.items())))
+        await self._session.run(
+            _SAVE, **array_parameters(("user_id", "feed_number"), list(feed_numbers.items()))
+        )

@@ -8,8 +8,8 @@ from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
 from eshop.domain.wallet import Wallet
+from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.rows import arrays, rows
 from eshop.store.schema import PAYMENTS
 
 _wallets = PAYMENTS.tables["wallets"]
@@ -26,14 +26,14 @@ _LOCK = _GET.order_by(_wallets.c.user_id).with_for_update()
 #: In the order of a Wallet's fields; its version is the user's feed number.
 _COLUMNS = {
     "user_id": Text,
-    "feed_seq": BigInteger,
+    "feed_number": BigInteger,
     "balance_minor": BigInteger,
     "currency": Text,
     "topped_up_minor": BigInteger,
     "is_closed": Boolean,
     "is_frozen": Boolean,
 }
-_given = rows(**_COLUMNS)
+_given = array_table(**_COLUMNS)
 _SAVE = (
     update(_wallets)
     .where(_wallets.c.user_id == _given.c.user_id)
@@ -42,12 +42,12 @@ _SAVE = (
 
 _HISTORY_COLUMNS = {
     "user_id": Text,
-    "seq": BigInteger,
+    "feed_number": BigInteger,
     "balance_minor": BigInteger,
     "currency": Text,
     "transfer_id": UUID,
 }
-_entries = rows(**_HISTORY_COLUMNS)
+_entries = array_table(**_HISTORY_COLUMNS)
 _RECORD = insert(_history).from_select(
     list(_HISTORY_COLUMNS), select(*(_entries.c[name] for name in _HISTORY_COLUMNS)), include_defaults=False
 )
@@ -86,7 +86,7 @@ class Wallets:
         last = {change.wallet.user_id: change.wallet for change in changes}
         await self._session.run(
             _SAVE,
-            **arrays(list(_COLUMNS), [astuple(wallet) for wallet in last.values()]),
+            **array_parameters(list(_COLUMNS), [astuple(wallet) for wallet in last.values()]),
         )
         given = [
             (
@@ -98,7 +98,7 @@ class Wallets:
             )
             for change in changes
         ]
-        await self._session.run(_RECORD, **arrays(list(_HISTORY_COLUMNS), given))
+        await self._session.run(_RECORD, **array_parameters(list(_HISTORY_COLUMNS), given))
 
 
 def _wallet(row: object) -> Wallet:

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, Integer, Text, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 
+from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
 from eshop.store.faults import WatermarkGap
 from eshop.store.inbox import Position
-from eshop.store.rows import arrays, rows
 from eshop.store.schema import ORDERS
 
 _watermarks = ORDERS.tables["watermarks"]  # the same table in every service's database
 
 _COLUMNS = ("consumer", "topic", "partition", "next_offset")
 _KEY = (_watermarks.c.consumer, _watermarks.c.topic, _watermarks.c.partition)
-_given = rows(consumer=Text, topic=Text, partition=Integer, next_offset=BigInteger)
+_given = array_table(consumer=Text, topic=Text, partition=Integer, next_offset=BigInteger)
 _insert = insert(_watermarks).from_select(
     _COLUMNS,
     select(*(_given.c[name] for name in _COLUMNS)).order_by(
@@ -67,7 +67,7 @@ class Watermarks:
         """
         spans = _spans(positions, holes)
         ends = [(self._consumer, *key, span.end) for key, span in spans.items()]
-        for row in await self._session.run(_ADVANCE, **arrays(_COLUMNS, ends)):
+        for row in await self._session.run(_ADVANCE, **array_parameters(_COLUMNS, ends)):
             first = spans[row.topic, row.partition].first
             if first > row.before and (row.topic, row.partition, row.before, first) not in holes:
                 raise WatermarkGap(row.topic, row.partition, row.before, first)
@@ -82,7 +82,7 @@ class Watermarks:
     async def reset(self, topic: str, offsets: Mapping[int, int]) -> None:
         """Set the partitions' watermarks, backwards too: the log is not the one they were made for."""
         given = [(self._consumer, topic, *pair) for pair in offsets.items()]
-        await self._session.run(_RESET, **arrays(_COLUMNS, given))
+        await self._session.run(_RESET, **array_parameters(_COLUMNS, given))
 
 
 def _spans(positions: Iterable[Position], holes: Container[Hole]) -> dict[tuple[str, int], _Span]:

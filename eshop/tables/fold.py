@@ -61,13 +61,13 @@ def fold(entry: UserEntry, body: Body, minute: int, now: int) -> Folded:
     """
     match body:
         case OrderCreated() | OrderFinished() | OrderCancelled():
-            outcome, missed = _judge(entry.orders_seq, body.feed_seq)
+            outcome, missed = _judge(entry.orders_seq, body.feed_number)
             if outcome is Outcome.DROPPED:
                 return Folded(entry, outcome)
-            counted = replace(entry, orders_seq=body.feed_seq, orders_missed=entry.orders_missed + missed)
+            counted = replace(entry, orders_seq=body.feed_number, orders_missed=entry.orders_missed + missed)
             return Folded(_fold_order(counted, body, minute, now), outcome, missed)
         case WalletChanged():
-            outcome, missed = _judge(entry.wallet_seq, body.feed_seq)
+            outcome, missed = _judge(entry.wallet_seq, body.feed_number)
             if outcome is Outcome.DROPPED:
                 return Folded(entry, outcome)
             return Folded(_fold_wallet(entry, body, missed), outcome, missed)
@@ -98,8 +98,8 @@ def feed_of(body: Body) -> str:
     return "wallet" if isinstance(body, WalletChanged) else "orders"
 
 
-def _judge(last_seq: int, feed_seq: int) -> tuple[Outcome, int]:
-    missed = feed_seq - last_seq - 1
+def _judge(last_seq: int, feed_number: int) -> tuple[Outcome, int]:
+    missed = feed_number - last_seq - 1
     if missed < 0:
         return Outcome.DROPPED, 0
     return (Outcome.GAP if missed else Outcome.FOLDED), missed
@@ -141,7 +141,7 @@ def _moves(body: OrderChange) -> tuple[int, int, int, int]:
 def _fold_wallet(entry: UserEntry, body: WalletChanged, missed: int) -> UserEntry:
     return replace(
         entry,
-        wallet_seq=body.feed_seq,
+        wallet_seq=body.feed_number,
         wallet_missed=entry.wallet_missed + missed,
         wallet_open=not isinstance(body, AccountClosed),
         balance_minor={body.currency: body.balance_minor},

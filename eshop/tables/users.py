@@ -49,7 +49,7 @@ _EVENTS = Counter(
 )
 _MISSED = Counter("eshop_projection_missed", "Feed numbers that never came", ["feed"])
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class NotSettled(Exception):
@@ -95,7 +95,7 @@ class Users:
         if folded.missed:
             feed = feed_of(message.body)
             _MISSED.labels(feed).inc(folded.missed)
-            _log.error(
+            logger.error(
                 "%d %s feed numbers of user %s never came, before %s",
                 folded.missed,
                 feed,
@@ -161,7 +161,7 @@ class Users:
 
     def _repair(self) -> None:
         if repaired := self.table.repair_changelog(self.partitions()):
-            _log.warning("%d entries were newer here than in the changelog: written again", repaired)
+            logger.warning("%d entries were newer here than in the changelog: written again", repaired)
 
     def _unread(self) -> Mapping[TP, int]:
         return self.table.unread(self.partitions()) if self._is_settled() else {}
@@ -200,7 +200,7 @@ def register(app: faust.App, settings: Settings, give_up: Callable[[str], NoRetu
                 users.take(event)
             except UndecodableMessage as error:
                 _EVENTS.labels("undecodable").inc()
-                _log.error("passed over %s offset %d: %s", event.message.tp, event.message.offset, error)
+                logger.warning("passed over %s offset %d: %s", event.message.tp, event.message.offset, error)
             except Exception as error:  # noqa: BLE001  whatever it is, going on would lose the event
                 give_up(f"{event.message.tp} offset {event.message.offset} can't be folded: {error!r}")
             event.ack()

@@ -20,7 +20,7 @@ Check = Callable[[], Awaitable[None]]
 #: A check that takes longer counts as failed: a probe must not hang on what it probes.
 CHECK_SECONDS_MAX = 2.0
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class NotReady(Exception):
@@ -61,7 +61,7 @@ async def _answer(name: str, check: Check) -> str:
     except TimeoutError:
         return f"no answer in {CHECK_SECONDS_MAX:g} s"
     except Exception as error:  # noqa: BLE001  whatever it is, the answer is "not ready"
-        _log.warning("readiness check %s failed: %r", name, error)
+        logger.warning("readiness check %s failed: %r", name, error)
         return f"failed: {type(error).__name__}"
     return "ok"
 

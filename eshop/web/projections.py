@@ -21,9 +21,9 @@ from eshop.tables.totals import add_reports, newest_minutes
 from eshop.tables.users import TABLE, NotSettled, Users
 
 #: A worker that doesn't answer in this time is left out, and the answer says so.
-ASK_SECONDS_MAX = 2.0
+REPEAT_SECONDS_MAX = 2.0
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,14 @@ class Workers:
         return list(await asyncio.gather(*(self._part_of(address) for address in addresses)))
 
     async def ask(self, worker: str, path: str, **query: str) -> Answer:
-        """Ask one worker; never raises, and never waits longer than ASK_SECONDS_MAX."""
+        """Ask one worker; never raises, and never waits longer than REPEAT_SECONDS_MAX."""
         url = (URL(worker) / path).with_query(query)
         try:
-            timeout = ClientTimeout(total=ASK_SECONDS_MAX)
+            timeout = ClientTimeout(total=REPEAT_SECONDS_MAX)
             async with self._app.http_client.get(url, timeout=timeout) as response:
                 return Answer(worker, response.status, await response.json())
         except (ClientError, TimeoutError, ValueError) as error:
-            _log.warning("worker %s does not answer: %r", worker, error)
+            logger.warning("worker %s does not answer: %r", worker, error)
             return Answer(worker)
 
     async def _part_of(self, worker: str) -> Answer:

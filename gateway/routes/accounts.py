@@ -4,13 +4,13 @@ from aiohttp import web
 
 from eshop.contracts.proto import orders_v1_pb2
 from eshop.contracts.proto import payments_v1_pb2 as pb
-from gateway.bodies import must_be_empty, read_object, validated
-from gateway.identity import user_of
-from gateway.keys import READS, SETTINGS, UPSTREAM
-from gateway.models import AccountFields, TopUpFields
-from gateway.problems import Problem, refused
-from gateway.queries import condition_of, page_query
-from gateway.routes.answers import (
+from gateway.app_keys import CACHED_READS, SETTINGS, UPSTREAM
+from gateway.http.bodies import must_be_empty, read_object, validated
+from gateway.http.identity import user_of
+from gateway.http.models import AccountFields, TopUpFields
+from gateway.http.problems import Problem, refused
+from gateway.http.queries import condition_of, page_query
+from gateway.http.responses import (
     BASE,
     context_of,
     created,
@@ -20,7 +20,7 @@ from gateway.routes.answers import (
     page_answer,
     versioned,
 )
-from gateway.views import NEW, account_view, transfer_view
+from gateway.http.views import NEW, account_view, transfer_view
 
 routes = web.RouteTableDef()
 
@@ -46,7 +46,7 @@ async def get_account(request: web.Request) -> web.Response:
     """Show the balance: 200 with an ETag, 304, or 404."""
     user_id = user_of(request)
     condition = condition_of(request)
-    return versioned(await request.app[READS].account(user_id, condition.floor), condition)
+    return versioned(await request.app[CACHED_READS].account(user_id, condition.floor), condition)
 
 
 @routes.post(f"{BASE}/accounts/me/top-ups")
@@ -80,7 +80,7 @@ async def close_account(request: web.Request) -> web.Response:
     account = _account(await upstream.call("payments.CloseAccount", upstream.payments.CloseAccount, asked))
     # Closing is the wallet's newest version, so no copy of the open account is shown here any more. A
     # gateway that hears of it late may show one, for as long as a copy lives.
-    request.app[READS].show_wallet(user_id, account.version)
+    request.app[CACHED_READS].show_wallet(user_id, account.version)
     return no_content()
 
 
@@ -90,11 +90,13 @@ async def list_transfers(request: web.Request) -> web.Response:
     user_id = user_of(request)
     page = page_query(request)
     upstream = request.app[UPSTREAM]
-    asked = pb.ListTransfersRequest(user_id=user_id, limit=page.limit, before_seq=page.before_number)
+    asked = pb.ListTransfersRequest(
+        user_id=user_id, limit=page.limit, before_feed_number=page.before_feed_number
+    )
     reply = await upstream.call("payments.ListTransfers", upstream.payments.ListTransfers, asked)
     for leg in reply.transfers[:1]:
-        request.app[READS].show_wallet(user_id, leg.version)
-    return page_answer(request, [transfer_view(leg) for leg in reply.transfers], reply.next_seq)
+        request.app[CACHED_READS].show_wallet(user_id, leg.version)
+    return page_answer(request, [transfer_view(leg) for leg in reply.transfers], reply.next_feed_number)
 
 
 async def _must_be_unused(request: web.Request, user_id: str) -> None:
@@ -111,7 +113,7 @@ async def _must_be_unused(request: web.Request, user_id: str) -> None:
 
 
 async def _answer(request: web.Request, result: pb.AccountResult, headers: dict[str, str]) -> web.Response:
-    account, reads = _account(result), request.app[READS]
+    account, reads = _account(result), request.app[CACHED_READS]
     if result.replayed:
         # As it was the first time: true of then, and nothing for the next readers.
         reads.show_wallet(account.user_id, account.version)

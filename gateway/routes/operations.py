@@ -2,8 +2,8 @@
 
 from aiohttp import web
 
-from gateway.keys import HEALTH, METRICS
-from gateway.routes.answers import json_answer
+from gateway.app_keys import HEALTH, METRICS
+from gateway.http.responses import json_response
 
 routes = web.RouteTableDef()
 
@@ -11,7 +11,7 @@ routes = web.RouteTableDef()
 @routes.get("/health/live")
 async def live(request: web.Request) -> web.Response:
     """Answer: the process and its event loop run."""
-    return json_answer({"status": "live"})
+    return json_response({"status": "live"})
 
 
 @routes.get("/health/started")
@@ -39,4 +39,4 @@ async def metrics(request: web.Request) -> web.Response:
 
 def _health(request: web.Request, status: str, *, ok: bool) -> web.Response:
     """Return what health is asked for, in the form that the workers have too."""
-    return json_answer({"status": status, "checks": request.app[HEALTH].answers}, status=200 if ok else 503)
+    return json_response({"status": status, "checks": request.app[HEALTH].answers}, status=200 if ok else 503)

@@ -4,24 +4,24 @@ import re
 
 from aiohttp import web
 
-from eshop.cache import Reading
 from eshop.contracts.proto import orders_v1_pb2 as pb
-from gateway.bodies import must_be_empty, read_object, validated
-from gateway.identity import user_of
-from gateway.keys import CREATES, READS, SETTINGS, UPSTREAM, WAITS
-from gateway.models import OrderFields
-from gateway.problems import Problem, refused
-from gateway.queries import condition_of, order_filter, page_query, wait_preferred, wait_query
-from gateway.routes.answers import (
+from gateway.app_keys import CACHED_READS, ORDER_BATCHER, ORDER_WAITER, SETTINGS, UPSTREAM
+from gateway.cache import Reading
+from gateway.http.bodies import must_be_empty, read_object, validated
+from gateway.http.identity import user_of
+from gateway.http.models import OrderFields
+from gateway.http.problems import Problem, refused
+from gateway.http.queries import condition_of, order_filter, page_query, wait_preferred, wait_query
+from gateway.http.responses import (
     BASE,
     context_of,
     created,
     idempotency_key,
-    json_answer,
+    json_response,
     page_answer,
     versioned,
 )
-from gateway.views import CANCELLED, NEW, fresh_order, order_view
+from gateway.http.views import CANCELLED, NEW, fresh_order, order_view
 
 routes = web.RouteTableDef()
 
@@ -35,7 +35,7 @@ async def place_order(request: web.Request) -> web.Response:
     idempotency_key(request)
     body = await read_object(request)
     asked = _create_order(request, user_id, validated(OrderFields, body), body)
-    result = await request.app[CREATES].create(asked)
+    result = await request.app[ORDER_BATCHER].create(asked)
     if result.HasField("refusal"):
         raise refused(result.refusal.code, result.refusal.detail, replayed=result.replayed)
     order, status = result.order, 201
@@ -45,7 +45,7 @@ async def place_order(request: web.Request) -> web.Response:
         made = None if result.replayed else order
         order = await _outcome(request, user_id, order.order_id, seconds, made=made)
         status = 202 if order.status == NEW else 201
-    request.app[READS].show_order(order)
+    request.app[CACHED_READS].show_order(order)
     return created(order_view(order), headers, replayed=result.replayed, status=status)
 
 
@@ -57,10 +57,10 @@ async def get_order(request: web.Request) -> web.Response:
     condition = condition_of(request)
     if seconds := wait_query(request):
         order = await _outcome(request, user_id, order_id, seconds, floor=condition.floor)
-        request.app[READS].show_order(order)
+        request.app[CACHED_READS].show_order(order)
         fresh = fresh_order(order)
         return versioned(Reading(fresh.version, fresh.body, age_seconds=None), condition)
-    return versioned(await request.app[READS].order(user_id, order_id, condition.floor), condition)
+    return versioned(await request.app[CACHED_READS].order(user_id, order_id, condition.floor), condition)
 
 
 @routes.get(f"{BASE}/orders")
@@ -69,14 +69,14 @@ async def list_orders(request: web.Request) -> web.Response:
     user_id = user_of(request)
     asked = _list_orders(request, user_id)
     upstream = request.app[UPSTREAM]
-    reads = request.app[READS]
+    reads = request.app[CACHED_READS]
     page = await upstream.call("orders.ListOrders", upstream.orders.ListOrders, asked)
     if any(order.version < reads.shown_version(user_id, order.order_id) for order in page.orders):
         # The user has seen newer while this was read: a read begun now sees it too.
         page = await upstream.call("orders.ListOrders", upstream.orders.ListOrders, asked)
     for order in page.orders:
         reads.show_order(order)
-    return page_answer(request, [order_view(order) for order in page.orders], page.next_number)
+    return page_answer(request, [order_view(order) for order in page.orders], page.next_feed_number)
 
 
 @routes.get(f"{BASE}/orders/{{order_id}}/events")
@@ -84,11 +84,11 @@ async def order_events(request: web.Request) -> web.Response:
     """Show what happened to an order, in order of time, with the milliseconds between."""
     user_id = user_of(request)
     order_id = _order_id(request)
-    await request.app[READS].order_now(user_id, order_id)  # or 404: nobody sees another's
+    await request.app[CACHED_READS].order_now(user_id, order_id)  # or 404: nobody sees another's
     timeline = await request.app[UPSTREAM].timeline(order_id)
     if timeline is None:
         raise Problem("not-found")
-    return json_answer(timeline.as_json(with_internal=False))
+    return json_response(timeline.as_json(with_internal=False))
 
 
 @routes.post(f"{BASE}/orders/{{order_id}}/cancel")
@@ -103,8 +103,8 @@ async def cancel_order(request: web.Request) -> web.Response:
     reply = await upstream.call("orders.CancelOrder", upstream.orders.CancelOrder, asked)
     if reply.HasField("refusal"):
         raise refused(reply.refusal.code, reply.refusal.detail)
-    order = reply.order if reply.replayed else await request.app[READS].not_older(reply.order)
-    request.app[READS].show_order(order)
+    order = reply.order if reply.replayed else await request.app[CACHED_READS].not_older(reply.order)
+    request.app[CACHED_READS].show_order(order)
     status = 200 if order.status == CANCELLED else 202
     return created(order_view(order), {}, replayed=reply.replayed, status=status)
 
@@ -119,8 +119,8 @@ async def _outcome(
     made: pb.Order | None = None,
 ) -> pb.Order:
     """Wait for the order's outcome; ``floor`` is the version that the reader brings."""
-    reads = request.app[READS]
-    return await request.app[WAITS].outcome(
+    reads = request.app[CACHED_READS]
+    return await request.app[ORDER_WAITER].outcome(
         order_id,
         seconds,
         lambda: reads.order_now(user_id, order_id),
@@ -150,7 +150,7 @@ def _create_order(request: web.Request, user_id: str, fields: OrderFields, body:
 def _list_orders(request: web.Request, user_id: str) -> pb.ListOrdersRequest:
     page, wanted = page_query(request), order_filter(request)
     asked = pb.ListOrdersRequest(
-        user_id=user_id, limit=page.limit, before_number=page.before_number, status=wanted.status
+        user_id=user_id, limit=page.limit, before_feed_number=page.before_feed_number, status=wanted.status
     )
     if wanted.created_after is not None:
         asked.created_after.FromDatetime(wanted.created_after)

@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from eshop.cancellation import cancel_and_wait
-from gateway.feed import End, Feed
-from gateway.frames import Position, Stream
-from gateway.identity import user_of_socket
-from gateway.keys import HISTORY, HUB, METRICS, SETTINGS, SWEEP
-from gateway.opening import known_heads, position_now
-from gateway.problems import Problem
-from gateway.routes.answers import BASE
+from eshop.process.cancellation import cancel_and_wait
+from gateway.app_keys import HISTORY, HUB, METRICS, SETTINGS, SWEEP
+from gateway.feed.connection import End, Feed
+from gateway.feed.frames import Position, Stream
+from gateway.feed.opening import known_heads, position_now
+from gateway.http.identity import user_of_socket
+from gateway.http.problems import Problem
+from gateway.http.responses import BASE
 
 #: A ping this often; a client that doesn't answer within half of it is gone.
 HEARTBEAT_SECONDS = 20.0
@@ -60,8 +60,8 @@ async def feed_socket(request: web.Request) -> web.WebSocketResponse:
     # Attached first: what happens while the heads are read waits in the feed.
     with request.app[HUB].attach(user_id) as feed:
         heads = await known_heads(request.app[HISTORY], user_id)
-        for stream, head_seq in heads.items():
-            feed.notice_head(stream, head_seq)
+        for stream, head_feed_number in heads.items():
+            feed.notice_head(stream, head_feed_number)
         if len(heads) < len(Stream):
             request.app[SWEEP].soon()
         await socket.prepare(request)

@@ -69,7 +69,7 @@ def test_unknown_field_of_a_newer_writer_is_tolerated() -> None:
         ("currency", "usd"),
         ("user_id", ""),
         ("user_id", "bob"),
-        ("feed_seq", 0),
+        ("feed_number", 0),
     ],
 )
 def test_body_with_a_wrong_field_is_undecodable(field: str, value: object) -> None:

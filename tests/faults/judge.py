@@ -14,7 +14,7 @@ import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
-from eshop.record_batches import tolerate_unreadable
+from eshop.kafka.record_batches import tolerate_unreadable
 from tests.faults.feeds import Listener
 from tests.faults.world import SERVICES, World
 
@@ -158,7 +158,10 @@ async def until_told(world: World, listeners: list[Listener], seconds_max: float
         ("orders", "orders", "order_history"),
         ("wallet", "payments", "wallet_history"),
     ):
-        sql = f"SELECT user_id, max(seq) AS head FROM {history} WHERE user_id = ANY (%s) GROUP BY user_id"
+        sql = (
+            f"SELECT user_id, max(feed_number) AS head FROM {history}"
+            " WHERE user_id = ANY (%s) GROUP BY user_id"
+        )
         heads[stream] = {row.user_id: row.head for row in await world.ask(service, sql, users)}
     end = time.monotonic() + seconds_max
     while behind := [

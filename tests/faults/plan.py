@@ -5,7 +5,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eshop.crash import POINTS
+from eshop.crash_points import POINTS
 from tests.faults.crowd import Burst, NeverReads
 from tests.faults.database import Damaged, DiskFull, Flushed, NoConnections, RowHeld, SnapshotHeld
 from tests.faults.extra import ClockOff, OldWorker, RebalanceStorm

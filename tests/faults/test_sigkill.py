@@ -148,7 +148,7 @@ def assert_money_is_right(shop: Shop, customers: list[Customer]) -> None:
 
 def assert_no_gaps(query: Query, history: str) -> None:
     """Check that every user's feed numbers are 1..n."""
-    gaps = query(f"SELECT user_id FROM {history} GROUP BY user_id HAVING max(seq) <> count(*)")
+    gaps = query(f"SELECT user_id FROM {history} GROUP BY user_id HAVING max(feed_number) <> count(*)")
     assert gaps == []
 
 

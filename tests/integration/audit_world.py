@@ -22,14 +22,14 @@ from eshop.contracts.messages import Message, Origin, decode
 from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
 from eshop.handlers.orders import Placed, place_orders, record_outcomes, request_cancellation
 from eshop.handlers.payments import Request, open_account, settle_orders, top_up_account
+from eshop.kafka.topics import ensure_topics
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay
-from eshop.relay.topics import ensure_topics
 from eshop.settings import Settings
 from eshop.store.database import Database
 from eshop.store.migrate import migrate, on_database
 from eshop.store.outbox import read_unsent
-from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import CAUSE, new_database_url, new_id, place_order
 
 WAIT_SECONDS = 30
@@ -188,7 +188,7 @@ class _Life:
         ann = [place_order("ann", 100, key=f"key-{number}") for number in range(3)]
         requests = [*ann, place_order("bob", 5), place_order("dee", 20)]
         placed = await self._orders.transact(lambda uow: place_orders(uow, requests, DEADLINE_SECONDS))
-        return [answer.order.life.order_id for answer in placed if isinstance(answer, Placed)]
+        return [answer.order.order.order_id for answer in placed if isinstance(answer, Placed)]
 
     def _repeat(self) -> None:
         """Have a message of each outbox be published twice, as by a relay that dies before it marks."""
@@ -212,7 +212,7 @@ class _Life:
 
     async def _publish(self, store: Store[Any]) -> None:
         publisher = Publisher(self._world.kafka, self._world.settings.topic_prefix)
-        relay = Relay(store.database, store.doorbell, publisher, "test")
+        relay = Relay(store.database, store.notifier, publisher, "test")
         task = asyncio.create_task(relay.run())
         while await store.database.transact(lambda session: read_unsent(session, 1)):
             await asyncio.sleep(0.02)

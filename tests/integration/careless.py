@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from eshop.agents import consumer
 from eshop.agents.delivery import Delivery
 from eshop.payments import app
-from eshop.web import consumer as reading
+from eshop.process import consumer as reading
 
 #: Longer than Faust waits between two commits.
 COMMIT_SECONDS = 2.0

@@ -21,7 +21,7 @@ from eshop.handlers.payments import (
     top_up_account,
 )
 from eshop.store.outbox import read_unsent
-from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import CAUSE, Partition, captured, new_id, order_created, place_order
 from tests.services import rows
 
@@ -210,10 +210,10 @@ async def test_statement_adds_up_page_by_page(payments: Payments) -> None:
     orders = [order_created("ann", amount) for amount in (30, 20, 10)]
     cancel = orders_v1.OrderCancellationRequested(user_id="ann", order_id=orders[1].order_id, reason="user")
     await ask(payments, Partition(), *orders, cancel)
-    rows, before_seq = [], 2**62
-    while page := await payments.read(lambda uow, b=before_seq: uow.ledger.statement("ann", b, 2)):  # type: ignore[misc]
+    rows, before_feed_number = [], 2**62
+    while page := await payments.read(lambda uow, b=before_feed_number: uow.ledger.statement("ann", b, 2)):  # type: ignore[misc]
         rows += page
-        before_seq = page[-1].seq
+        before_feed_number = page[-1].feed_number
     told = [(row.kind, row.amount_minor, row.balance_minor, row.reference) for row in reversed(rows)]
     assert told == [
         ("top_up", 100, 100, "card-1"),

@@ -76,7 +76,7 @@ class Damage:
 
 
 CAPTURE = "(SELECT transfer_id FROM transfers WHERE kind = 'capture' AND order_id = %(paid)s)"
-NEXT = "(SELECT max(seq) + 1 FROM order_history WHERE user_id = 'bob')"
+NEXT = "(SELECT max(feed_number) + 1 FROM order_history WHERE user_id = 'bob')"
 #: A dead letter that was the message of the paid order, and is given up.
 DISCARDED = """
 INSERT INTO dead_letters
@@ -120,7 +120,8 @@ DAMAGES = (
         "payments",
         {"1"},
         "ann",
-        "UPDATE wallet_history SET balance_minor = balance_minor + 1 WHERE user_id = 'ann' AND seq = 2",
+        "UPDATE wallet_history SET balance_minor = balance_minor + 1"
+        " WHERE user_id = 'ann' AND feed_number = 2",
     ),
     Damage("a wallet is gone", "payments", {"1"}, "bob", "DELETE FROM wallets WHERE user_id = 'bob'"),
     Damage(
@@ -247,7 +248,7 @@ DAMAGES = (
         f"""INSERT INTO outbox (message_id, sent_at, sent_partition, sent_offset, {COPIED})
             SELECT '{NOBODYS}', sent_at, sent_partition, 0, {COPIED}
             FROM outbox WHERE message_id = %(message in payments)s;
-            UPDATE outbox SET body = (body::jsonb - 'feed_seq')::text, causation_id = 'nobody'
+            UPDATE outbox SET body = (body::jsonb - 'feed_number')::text, causation_id = 'nobody'
             WHERE message_id = '{NOBODYS}'""",
     ),
     Damage(
@@ -264,7 +265,7 @@ DAMAGES = (
         "last",
         """UPDATE orders SET status = 'NEW', version = 1 WHERE order_id = %(last)s;
            DELETE FROM order_history WHERE order_id = %(last)s AND version = 2;
-           UPDATE users SET feed_seq = feed_seq - 1 WHERE user_id = 'dee'""",
+           UPDATE users SET feed_number = feed_number - 1 WHERE user_id = 'dee'""",
     ),
     Damage(
         "a step of a history is edited",
@@ -293,9 +294,9 @@ DAMAGES = (
         "orders",
         {"3", "7", "8", "11"},
         "refused",
-        f"""INSERT INTO order_history (user_id, seq, order_id, version, status)
+        f"""INSERT INTO order_history (user_id, feed_number, order_id, version, status)
             VALUES ('bob', {NEXT}, %(refused)s, 3, 'FINISHED');
-            UPDATE users SET feed_seq = feed_seq + 1 WHERE user_id = 'bob';
+            UPDATE users SET feed_number = feed_number + 1 WHERE user_id = 'bob';
             UPDATE orders SET status = 'FINISHED', reason = NULL, version = 3 WHERE order_id = %(refused)s""",
     ),
     Damage(
@@ -303,22 +304,22 @@ DAMAGES = (
         "orders",
         {"9", "11"},
         "ann",
-        """UPDATE order_history SET seq = seq + 1 WHERE (user_id, seq) IN
-           (SELECT user_id, max(seq) FROM order_history WHERE user_id = 'ann' GROUP BY user_id)""",
+        """UPDATE order_history SET feed_number = feed_number + 1 WHERE (user_id, feed_number) IN
+           (SELECT user_id, max(feed_number) FROM order_history WHERE user_id = 'ann' GROUP BY user_id)""",
     ),
     Damage(
         "a feed is shorter than it counts",
         "orders",
         {"9"},
         "bob",
-        "UPDATE users SET feed_seq = feed_seq + 1 WHERE user_id = 'bob'",
+        "UPDATE users SET feed_number = feed_number + 1 WHERE user_id = 'bob'",
     ),
     Damage(
         "a wallet's feed is longer than it counts",
         "payments",
         {"9"},
         "ann",
-        "UPDATE wallets SET feed_seq = feed_seq - 1 WHERE user_id = 'ann'",
+        "UPDATE wallets SET feed_number = feed_number - 1 WHERE user_id = 'ann'",
     ),
     Damage(
         "a message has overtaken one of the same user",
@@ -344,20 +345,20 @@ DAMAGES = (
         "orders",
         {"11"},
         "bob",
-        f"""INSERT INTO orders (order_id, user_id, number, amount_minor, currency, ask_at)
+        f"""INSERT INTO orders (order_id, user_id, feed_number, amount_minor, currency, repeat_at)
             VALUES ('{NOBODYS}', 'bob', {NEXT}, 1, 'USD', now() + interval '60 seconds');
-            INSERT INTO order_history (user_id, seq, order_id, version, status)
+            INSERT INTO order_history (user_id, feed_number, order_id, version, status)
             VALUES ('bob', {NEXT}, '{NOBODYS}', 1, 'NEW');
-            UPDATE users SET feed_seq = feed_seq + 1 WHERE user_id = 'bob'""",
+            UPDATE users SET feed_number = feed_number + 1 WHERE user_id = 'bob'""",
     ),
     Damage(
         "a wallet's change has no message",
         "payments",
         {"11"},
         "bob",
-        """INSERT INTO wallet_history (user_id, seq, balance_minor, currency)
-           SELECT user_id, feed_seq + 1, balance_minor, currency FROM wallets WHERE user_id = 'bob';
-           UPDATE wallets SET feed_seq = feed_seq + 1 WHERE user_id = 'bob'""",
+        """INSERT INTO wallet_history (user_id, feed_number, balance_minor, currency)
+           SELECT user_id, feed_number + 1, balance_minor, currency FROM wallets WHERE user_id = 'bob';
+           UPDATE wallets SET feed_number = feed_number + 1 WHERE user_id = 'bob'""",
     ),
     Damage(
         "an order's change is announced twice",
@@ -402,18 +403,18 @@ DAMAGES = (
         "orders",
         {"11", "L1"},
         NOBODYS,
-        f"""INSERT INTO orders (order_id, user_id, number, amount_minor, currency, ask_at)
+        f"""INSERT INTO orders (order_id, user_id, feed_number, amount_minor, currency, repeat_at)
             VALUES ('{NOBODYS}', 'bob', {NEXT}, 1, 'USD', now() - interval '61 seconds');
-            INSERT INTO order_history (user_id, seq, order_id, version, status)
+            INSERT INTO order_history (user_id, feed_number, order_id, version, status)
             VALUES ('bob', {NEXT}, '{NOBODYS}', 1, 'NEW');
-            UPDATE users SET feed_seq = feed_seq + 1 WHERE user_id = 'bob'""",
+            UPDATE users SET feed_number = feed_number + 1 WHERE user_id = 'bob'""",
     ),
     Damage(
         "an end that was asked for has not come",
         "orders",
         {"L1"},
         "paid",
-        "UPDATE orders SET ending = 'user' WHERE order_id = %(paid)s",
+        "UPDATE orders SET cancellation_reason = 'user' WHERE order_id = %(paid)s",
     ),
     Damage(
         "a message waits in the outbox",
@@ -471,9 +472,9 @@ def test_what_is_in_flight_is_no_break(world: World) -> None:
     unclaimed = "DELETE FROM inbox WHERE message_id = %(message)s"
     unread = """
     DELETE FROM order_history WHERE order_id = %(refunded)s AND version = 3;
-    UPDATE orders SET status = 'FINISHED', reason = NULL, version = 2, ending = NULL
+    UPDATE orders SET status = 'FINISHED', reason = NULL, version = 2, cancellation_reason = NULL
     WHERE order_id = %(refunded)s;
-    UPDATE users SET feed_seq = feed_seq - 1 WHERE user_id = 'ann';
+    UPDATE users SET feed_number = feed_number - 1 WHERE user_id = 'ann';
     DELETE FROM watermarks
     """
     (refund,) = world.sql("payments", "SELECT message_id FROM outbox WHERE type LIKE '%%PaymentRefunded'")
@@ -503,26 +504,26 @@ def test_what_retention_may_have_taken_is_counted_and_not_judged(world: World) -
 
 UNANNOUNCED = (
     f"""
-    INSERT INTO orders (order_id, user_id, number, amount_minor, currency, ask_at, status, version)
-    SELECT '{NOBODYS}', user_id, feed_seq + 1, 7, 'USD', now(), 'FINISHED', 2
+    INSERT INTO orders (order_id, user_id, feed_number, amount_minor, currency, repeat_at, status, version)
+    SELECT '{NOBODYS}', user_id, feed_number + 1, 7, 'USD', now(), 'FINISHED', 2
     FROM users WHERE user_id = 'ann';
-    INSERT INTO order_history (user_id, seq, order_id, version, status, at)
-    SELECT user_id, feed_seq + v, '{NOBODYS}', v, CASE v WHEN 1 THEN 'NEW' ELSE 'FINISHED' END, %(at)s
+    INSERT INTO order_history (user_id, feed_number, order_id, version, status, at)
+    SELECT user_id, feed_number + v, '{NOBODYS}', v, CASE v WHEN 1 THEN 'NEW' ELSE 'FINISHED' END, %(at)s
     FROM users, generate_series(1, 2) AS v WHERE user_id = 'ann';
-    UPDATE users SET feed_seq = feed_seq + 2 WHERE user_id = 'ann'
+    UPDATE users SET feed_number = feed_number + 2 WHERE user_id = 'ann'
     """,
     f"""
     INSERT INTO payments
-    SELECT '{NOBODYS}', user_id, 'CAPTURED', 7, 'USD', NULL, feed_seq + 1, balance_minor - 7
+    SELECT '{NOBODYS}', user_id, 'CAPTURED', 7, 'USD', NULL, feed_number + 1, balance_minor - 7
     FROM wallets WHERE user_id = 'ann';
     INSERT INTO transfers (transfer_id, kind, user_id, currency, order_id, created_at)
     VALUES ('{NOBODYS}', 'capture', 'ann', 'USD', '{NOBODYS}', %(at)s);
     INSERT INTO legs VALUES
         ('{NOBODYS}', 0, 'wallet', 'ann', -7), ('{NOBODYS}', 1, 'sales', NULL, 7);
-    INSERT INTO wallet_history (user_id, seq, balance_minor, currency, transfer_id, at)
-    SELECT user_id, feed_seq + 1, balance_minor - 7, 'USD', '{NOBODYS}', %(at)s
+    INSERT INTO wallet_history (user_id, feed_number, balance_minor, currency, transfer_id, at)
+    SELECT user_id, feed_number + 1, balance_minor - 7, 'USD', '{NOBODYS}', %(at)s
     FROM wallets WHERE user_id = 'ann';
-    UPDATE wallets SET feed_seq = feed_seq + 1, balance_minor = balance_minor - 7 WHERE user_id = 'ann'
+    UPDATE wallets SET feed_number = feed_number + 1, balance_minor = balance_minor - 7 WHERE user_id = 'ann'
     """,
 )
 
@@ -574,7 +575,7 @@ def test_question_that_was_given_up_needs_no_answer(world: World) -> None:
 
 def test_outcome_that_is_told_again_is_no_second_announcement(cluster: EmbeddedCluster) -> None:
     world = make_world(cluster.postgres_admin_url, cluster.kafka, questions=3)
-    told = "SELECT count(DISTINCT body::jsonb ->> 'feed_seq') AS numbers, count(*) AS times FROM outbox"
+    told = "SELECT count(DISTINCT body::jsonb ->> 'feed_number') AS numbers, count(*) AS times FROM outbox"
     (refunds,) = world.sql("payments", f"{told} WHERE type LIKE '%%PaymentRefunded'")
     assert (refunds.numbers, refunds.times) == (1, 3)
     report = world.audit()

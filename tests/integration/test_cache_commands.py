@@ -4,8 +4,8 @@ import asyncio
 
 from redis import asyncio as aioredis
 
-from eshop.cache import Entry, Key, RedisStore
 from eshop.cluster.embedded import EmbeddedCluster
+from gateway.cache import Entry, Key, RedisStore
 
 #: All of them on Garnet's own list. No HELLO, because the second version of the protocol needs none; no EVAL.
 KNOWN = {"ping", "get", "set", "watch", "unwatch", "multi", "exec", "discard", "client|setinfo"}

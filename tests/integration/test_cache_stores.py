@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis import asyncio as aioredis
 
-from eshop.cache import CacheDown, Entry, Key, MemoryStore, RedisStore, VersionedStore
 from eshop.cluster.embedded import EmbeddedCluster
+from gateway.cache import CacheDown, Entry, Key, MemoryStore, RedisStore, VersionedStore
 
 
 @pytest.fixture(params=["fake", "real"])

@@ -26,7 +26,7 @@ from eshop.cluster.os_user import remove_folder
 from eshop.cluster.ports import free_port
 from eshop.cluster.services import BASE_PORTS
 from eshop.contracts.topics import CATALOGUE
-from eshop.relay.topics import Copies, TopicMismatch, ensure_topics
+from eshop.kafka.topics import Copies, TopicMismatch, ensure_topics
 
 UP_SECONDS_MAX = 110
 GONE_SECONDS_MAX = 30

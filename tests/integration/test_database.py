@@ -18,7 +18,7 @@ from eshop.store.database import Database, Session
 from eshop.store.faults import LockTimeout, TransientFault
 from eshop.store.migrate import migrate, on_database
 from eshop.store.schema import METADATA
-from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import new_database_url
 
 

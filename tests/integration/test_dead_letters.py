@@ -27,7 +27,7 @@ from eshop.handlers.payments import settle_orders
 from eshop.handlers.replay import Handler
 from eshop.rpc.dead_letters import SERVICE_NAME, DeadLettersServicer
 from eshop.store.faults import cause_of, is_poison
-from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import Partition, captured, new_id, order_created, place_order, remove_all_expired
 from tests.services import TOKEN, Caller, code_of, holding, rows, served, served_at, until_waiting
 

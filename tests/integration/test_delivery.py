@@ -21,6 +21,7 @@ from aiokafka.admin import RecordsToDelete
 from aiokafka.partitioner import DefaultPartitioner
 from grpc import aio
 
+from eshop.clients.channel import credentials, open_channel
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.cluster.ports import free_port
 from eshop.contracts.bodies import Body
@@ -29,10 +30,9 @@ from eshop.contracts.proto.payments_v1_pb2 import OpenAccountRequest, TopUpReque
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub
 from eshop.contracts.proto.shared_v1_pb2 import RequestContext
 from eshop.contracts.topics import ORDERS_EVENTS
-from eshop.exit import EXIT_CODE
 from eshop.handlers.parking import BURST_MAX
-from eshop.relay.topics import ensure_topics
-from eshop.rpc.client import credentials, open_channel
+from eshop.kafka.topics import ensure_topics
+from eshop.process.exit import EXIT_CODE
 from tests.builders import Partition, new_database_url, order_created
 from tests.workers import an_admin, commit_when_empty, recreate_topic, until_ready
 

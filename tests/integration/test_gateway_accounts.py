@@ -10,11 +10,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from pytest_aiohttp.plugin import AiohttpClient
 from yarl import URL
 
-from eshop.cache import MemoryStore
 from eshop.settings import Settings
-from gateway import frames
 from gateway.app import create_app
-from gateway.keys import HUB
+from gateway.app_keys import HUB
+from gateway.cache import MemoryStore
+from gateway.feed import frames
 from gateway.server import SERVER_OPTIONS
 from tests.gateway_fakes import FakeServices
 

@@ -60,14 +60,14 @@ class Broker:
             for bad in (raw_batches.with_bad_header_name(records, 1), raw_batches.with_bad_lz4(records)):
                 await raw_batches.send(self._producer, topic, partition, bad)
 
-    async def send_created(self, user_id: str, order_id: str, feed_seq: int) -> str:
+    async def send_created(self, user_id: str, order_id: str, feed_number: int) -> str:
         body = orders_v1.OrderCreated(
             user_id=user_id,
             order_id=order_id,
             amount_minor=5,
             currency="USD",
             version=1,
-            feed_seq=feed_seq,
+            feed_number=feed_number,
             pay_before=datetime.now(UTC),
         )
         schema = schema_of(body)

@@ -14,9 +14,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from yarl import URL
 
-from eshop.cache import MemoryStore
-from gateway import frames
-from gateway.keys import HEALTH, HUB, READS, UPSTREAM, WAITS
+from gateway.app_keys import CACHED_READS, HEALTH, HUB, ORDER_WAITER, UPSTREAM
+from gateway.cache import MemoryStore
+from gateway.feed import frames
 from tests.gateway_fakes import FakeServices
 
 pytest_plugins = ["tests.gateway_fixtures"]
@@ -170,7 +170,7 @@ async def test_a_body_without_end_is_cut_off(client: Client, services: FakeServi
 async def test_a_body_that_never_comes_is_not_waited_for_for_ever(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.bodies.BODY_SECONDS_MAX", 0.05)
+    monkeypatch.setattr("gateway.http.bodies.BODY_SECONDS_MAX", 0.05)
 
     async def silent() -> AsyncIterator[bytes]:
         yield b"{"
@@ -371,7 +371,7 @@ async def test_a_failing_service_is_a_problem_never_a_page(
     code: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("eshop.breaker.Breaker._open", lambda _self, _now: None)  # each call is made
+    monkeypatch.setattr("gateway.breaker.Breaker._open", lambda _self, _now: None)  # each call is made
     methods = ("CreateOrders", "GetOrder", "ListOrders", "CancelOrder", "OpenAccount", "TopUp", "GetAccount")
     services.does.fail = dict.fromkeys((*methods, "ListTransfers"), failure)
     responses = [
@@ -407,7 +407,7 @@ async def test_a_slow_service_is_given_up(
     client: Client, services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services.does.hold["GetOrder"] = asyncio.Event()
-    upstream = "gateway.upstream.Upstream.call"
+    upstream = "gateway.services.upstream.Upstream.call"
     monkeypatch.setattr(f"{upstream}.__defaults__", (0.1,))
     await problem(await client.get(f"{ORDERS}/{NO_ID}"), 504, "slow")
     services.does.hold["GetOrder"].set()
@@ -417,7 +417,7 @@ async def test_a_service_that_does_not_answer_costs_few_callers_their_time(
     client: Client, services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services.does.hold["GetAccount"] = asyncio.Event()
-    monkeypatch.setattr("gateway.upstream.Upstream.call.__defaults__", (0.2,))
+    monkeypatch.setattr("gateway.services.upstream.Upstream.call.__defaults__", (0.2,))
     for _ in range(3):
         await problem(await client.get(ME), 504, "slow")
     asked = services.does.count("GetAccount")
@@ -502,7 +502,7 @@ async def test_no_answer_about_an_order_is_older_than_what_the_feed_has_shown(
 ) -> None:
     order_id = services.orders.place("ann", 5).order_id
     assert client.app is not None
-    reads, upstream = client.app[READS], client.app[UPSTREAM]
+    reads, upstream = client.app[CACHED_READS], client.app[UPSTREAM]
     frame = frames.of_order_history(services.orders.feeds["ann"][0])
     real = upstream.call
 
@@ -532,7 +532,7 @@ async def test_a_preferred_wait_answers_202_when_it_ends_first(client: Client) -
 
 async def test_a_preferred_wait_answers_the_outcome(client: Client, services: FakeServices) -> None:
     assert client.app is not None
-    client.app[WAITS].attached = True
+    client.app[ORDER_WAITER].attached = True
     created = services.does.arrived.setdefault("CreateOrders", asyncio.Event())
     waiting = asyncio.create_task(
         client.post(ORDERS, json={"amount_minor": 5}, headers={"Prefer": "wait=30", "Idempotency-Key": "k"})

@@ -10,8 +10,8 @@ from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMsgType, WSServerHan
 from aiohttp.test_utils import TestClient
 from grpc import StatusCode
 
-from gateway import feed, frames
-from gateway.keys import HUB
+from gateway.app_keys import HUB
+from gateway.feed import connection, frames
 from tests.gateway_fakes import FakeServices
 
 pytest_plugins = ["tests.gateway_fixtures"]
@@ -171,7 +171,7 @@ async def test_services_that_are_down_are_said_before_the_handshake(shop: Feed) 
 async def test_a_feed_opens_with_what_one_service_tells_and_the_other_stream_joins(
     shop: Feed, resumed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.opening.SKEW_SECONDS_MAX", 0)
+    monkeypatch.setattr("gateway.feed.opening.SKEW_SECONDS_MAX", 0)
     for _ in range(3):
         shop.services.payments.change("ann", 5)
     shop.place()
@@ -205,7 +205,7 @@ async def test_a_plain_request_is_told_that_this_is_a_socket(client: Client) -> 
 
 
 async def test_a_users_sockets_are_bounded(shop: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.hub.CONNECTIONS_PER_USER_MAX", 2)
+    monkeypatch.setattr("gateway.feed.hub.CONNECTIONS_PER_USER_MAX", 2)
     sockets = [await shop.connect() for _ in range(2)]
     with pytest.raises(WSServerHandshakeError) as refused:
         await shop.connect()
@@ -247,7 +247,7 @@ async def test_a_gap_that_cannot_be_filled_closes_with_a_code_to_resume(shop: Fe
 async def test_a_client_that_never_reads_is_dropped_and_others_are_not_slowed(
     shop: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "QUEUE_MAX", 10)
+    monkeypatch.setattr(connection, "QUEUE_MAX", 10)
     server = shop.client.server
     reader, writer = await asyncio.open_connection(server.host, server.port, limit=1024)
     writer.write(

@@ -10,7 +10,7 @@ import pytest
 
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.cluster.ports import free_port
-from eshop.exit import EXIT_CODE
+from eshop.process.exit import EXIT_CODE
 from tests.workers import World, until_ready
 
 END_SECONDS_MAX = 40

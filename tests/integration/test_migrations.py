@@ -28,9 +28,9 @@ ORDER = (
     'INSERT INTO inbox (consumer, message_id, topic, partition, "offset")'
     " VALUES ('orders', uuidv7(), 't', 0, 0);"
     " INSERT INTO users (user_id) VALUES ('ann') ON CONFLICT DO NOTHING;"
-    " UPDATE users SET feed_seq = feed_seq + 1 WHERE user_id = 'ann';"
-    " INSERT INTO orders (order_id, user_id, number, amount_minor, currency, ask_at)"
-    " SELECT gen_random_uuid(), user_id, feed_seq, 5, 'USD', now() FROM users WHERE user_id = 'ann';"
+    " UPDATE users SET feed_number = feed_number + 1 WHERE user_id = 'ann';"
+    " INSERT INTO orders (order_id, user_id, feed_number, amount_minor, currency, repeat_at)"
+    " SELECT gen_random_uuid(), user_id, feed_number, 5, 'USD', now() FROM users WHERE user_id = 'ann';"
     " INSERT INTO outbox (topic, user_id, type, source, dataschema, body, correlation_id, causation_id)"
     " VALUES ('t', 'ann', 't', 's', 'd', 'b', 'c', 'c')"
 )

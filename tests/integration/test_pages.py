@@ -14,20 +14,20 @@ from eshop.store import ledger as ledger_module
 from eshop.store import orders as orders_module
 from eshop.store.database import Session
 from eshop.store.migrate import on_database
-from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 
 ROWS = 100_000
 PAGE = 20
 #: Another user's rows lie around, so that an index has something to leave out.
 ORDERS = """
 INSERT INTO users SELECT name, %(rows)s FROM (VALUES ('ann'), ('bob')) AS u (name);
-INSERT INTO orders (order_id, user_id, number, amount_minor, currency, status, version, ask_at)
+INSERT INTO orders (order_id, user_id, feed_number, amount_minor, currency, status, version, repeat_at)
 SELECT uuidv7(), name, n, 1, 'USD', 'FINISHED', 2, now()
 FROM generate_series(1, %(rows)s) AS n, (VALUES ('ann'), ('bob')) AS u (name);
 ANALYZE orders;
 """
 PAYMENTS = """
-INSERT INTO wallets (user_id, feed_seq, currency)
+INSERT INTO wallets (user_id, feed_number, currency)
 SELECT name, %(rows)s, 'USD' FROM (VALUES ('ann'), ('bob')) AS u (name);
 CREATE TEMPORARY TABLE made AS
 SELECT uuidv7() AS id, uuidv7() AS order_id, name, n
@@ -36,7 +36,7 @@ INSERT INTO transfers (transfer_id, kind, user_id, currency, order_id)
 SELECT id, 'capture', name, 'USD', order_id FROM made;
 INSERT INTO legs SELECT id, 1, 'wallet', name, -1 FROM made;
 INSERT INTO legs SELECT id, 2, 'sales', NULL, 1 FROM made;
-INSERT INTO wallet_history (user_id, seq, balance_minor, currency, transfer_id)
+INSERT INTO wallet_history (user_id, feed_number, balance_minor, currency, transfer_id)
 SELECT name, n, %(rows)s - n, 'USD', id FROM made;
 ANALYZE transfers; ANALYZE legs; ANALYZE wallet_history;
 """
@@ -88,11 +88,13 @@ async def test_last_page_of_orders_costs_what_the_first_costs(
     cluster: EmbeddedCluster, orders: Store[OrdersUnitOfWork], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(cluster.postgres_admin_url, orders.database.url, ORDERS)
-    times = {"created_after": "-infinity", "created_before": "infinity"}
+    times: dict[str, Any] = {"created_after": "-infinity", "created_before": "infinity"}
 
-    async def page(before_number: int) -> list[Any]:
+    async def page(before_feed_number: int) -> list[Any]:
         return await orders.read(
-            lambda uow: uow.orders.page("ann", limit=PAGE, before_number=before_number, status="", **times)  # type: ignore[arg-type]
+            lambda uow: uow.orders.page(
+                "ann", limit=PAGE, before_feed_number=before_feed_number, status="", **times
+            )
         )
 
     first, last = (
@@ -102,7 +104,7 @@ async def test_last_page_of_orders_costs_what_the_first_costs(
     show(capsys, "orders", first, last)
     plan = await orders.database.run_alone(
         lambda session: Explained(session._cursor).run(
-            orders_module._PAGE, user_id="ann", limit=PAGE, before_number=PAGE + 1, status="", **times
+            orders_module._PAGE, user_id="ann", limit=PAGE, before_feed_number=PAGE + 1, status="", **times
         )
     )
     assert_reads_an_index(plan, "orders_user_id_number_key")
@@ -113,8 +115,8 @@ async def test_last_page_of_the_statement_costs_what_the_first_costs(
 ) -> None:
     fill(cluster.postgres_admin_url, payments.database.url, PAYMENTS)
 
-    async def page(before_seq: int) -> list[Any]:
-        return await payments.read(lambda uow: uow.ledger.statement("ann", before_seq, PAGE))
+    async def page(before_feed_number: int) -> list[Any]:
+        return await payments.read(lambda uow: uow.ledger.statement("ann", before_feed_number, PAGE))
 
     first, last = (
         await median_ms(lambda: page(NUMBER_MAX), PAGE),
@@ -123,7 +125,7 @@ async def test_last_page_of_the_statement_costs_what_the_first_costs(
     show(capsys, "statement", first, last)
     plan = await payments.database.run_alone(
         lambda session: Explained(session._cursor).run(
-            ledger_module._STATEMENT, user_id="ann", limit=PAGE, before_seq=PAGE + 1
+            ledger_module._STATEMENT, user_id="ann", limit=PAGE, before_feed_number=PAGE + 1
         )
     )
     assert_reads_an_index(plan, "wallet_history_pkey")

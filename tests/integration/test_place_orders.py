@@ -13,14 +13,14 @@ from eshop.handlers.orders import (
     Cancellation,
     Placed,
     PlaceOrder,
-    ask_about_overdue,
     place_orders,
     record_outcomes,
+    repeat_cancellation_requests,
     request_cancellation,
 )
-from eshop.store.orders import ASK_SECONDS_MAX
+from eshop.store.orders import REPEAT_SECONDS_MAX
 from eshop.store.outbox import read_unsent
-from eshop.store.units import OrdersUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, Store
 from tests.builders import CAUSE, Partition, captured, new_id, place_order
 
 Orders = Store[OrdersUnitOfWork]
@@ -36,7 +36,7 @@ async def placed(orders: Orders, request: PlaceOrder) -> str:
     """Place one order and return its id."""
     (answer,) = await place(orders, request)
     assert isinstance(answer, Placed)
-    return answer.order.life.order_id
+    return answer.order.order.order_id
 
 
 async def record(orders: Orders, messages: list[Message]) -> int:
@@ -52,7 +52,7 @@ async def record(orders: Orders, messages: list[Message]) -> int:
 async def feed(orders: Orders, user_id: str) -> list[tuple[int, str, int]]:
     """Return the user's changes: number, status, version."""
     rows = await orders.transact(lambda uow: uow.feed.read(user_id, 0, 1_000))
-    return [(row.seq, row.status, row.version) for row in rows]
+    return [(row.feed_number, row.status, row.version) for row in rows]
 
 
 async def outbox(orders: Orders) -> list[str]:
@@ -77,7 +77,7 @@ async def test_replay_is_answered_as_created_even_when_the_order_has_moved_on(or
     await record(orders, [Partition().message(captured("ann", order_id, 5))])
     (again,) = await place(orders, place_order("ann", key="k"))
     assert isinstance(again, Placed)
-    assert (again.order.life.status, again.order.life.version) == (OrderStatus.NEW, 1)
+    assert (again.order.order.status, again.order.order.version) == (OrderStatus.NEW, 1)
 
 
 async def test_same_key_twice_in_a_batch_is_one_order_and_another_body_is_refused(orders: Orders) -> None:
@@ -100,7 +100,7 @@ async def test_same_key_twice_in_a_batch_is_one_order_and_another_body_is_refuse
 
 async def test_fifty_requests_with_one_key_at_once_make_one_order(orders: Orders) -> None:
     answers = await asyncio.gather(*(place(orders, place_order("ann", key="k")) for _ in range(50)))
-    made = {answer.order.life.order_id for (answer,) in answers if isinstance(answer, Placed)}
+    made = {answer.order.order.order_id for (answer,) in answers if isinstance(answer, Placed)}
     assert len(made) == 1
     assert await feed(orders, "ann") == [(1, "NEW", 1)]
 
@@ -131,7 +131,7 @@ async def test_refund_cancels_a_finished_order_in_the_same_batch(orders: Orders)
     await record(orders, [partition.message(paid), partition.message(refund)])
     assert await feed(orders, "ann") == [(1, "NEW", 1), (2, "FINISHED", 2), (3, "CANCELLED", 3)]
     (order,) = (await orders.transact(lambda uow: uow.orders.get([order_id]))).values()
-    assert (order.life.status, order.life.reason, order.life.version) == (OrderStatus.CANCELLED, "user", 3)
+    assert (order.order.status, order.order.reason, order.order.version) == (OrderStatus.CANCELLED, "user", 3)
 
 
 async def test_outcome_of_an_order_that_does_not_exist_changes_nothing(orders: Orders) -> None:
@@ -160,14 +160,14 @@ async def test_number_of_statements_does_not_grow_with_the_batch(orders: Orders)
 
 async def make_overdue(orders: Orders) -> None:
     """Let the deadline of every order have passed."""
-    await orders.database.transact(lambda session: session.run_sql("UPDATE orders SET ask_at = now()"))
+    await orders.database.transact(lambda session: session.run_sql("UPDATE orders SET repeat_at = now()"))
 
 
 async def test_overdue_order_is_asked_about_again_and_again_until_it_is_cancelled(orders: Orders) -> None:
     order_id = await placed(orders, place_order("ann"))
 
     async def ask() -> int:
-        return await orders.transact(lambda uow: ask_about_overdue(uow, 10))
+        return await orders.transact(lambda uow: repeat_cancellation_requests(uow, 10))
 
     assert await ask() == 0
     for _ in range(2):
@@ -201,24 +201,24 @@ async def test_order_is_asked_about_more_seldom_the_longer_it_waits(orders: Orde
         # Everything about the order lies ten seconds further back.
         await orders.database.transact(
             lambda session: session.run_sql(
-                "UPDATE orders SET (created_at, ask_at)"
-                " = (created_at - interval '10 s', ask_at - interval '10 s')"
+                "UPDATE orders SET (created_at, repeat_at)"
+                " = (created_at - interval '10 s', repeat_at - interval '10 s')"
             )
         )
-        if await orders.transact(lambda uow: ask_about_overdue(uow, 10)):
+        if await orders.transact(lambda uow: repeat_cancellation_requests(uow, 10)):
             asked_at.append(second + 10)
     pauses = [later - earlier for earlier, later in itertools.pairwise(asked_at)]
     assert asked_at[0] == 60
     assert pauses == sorted(pauses)
     assert len(pauses) == 5
-    assert max(pauses) <= ASK_SECONDS_MAX + 10
+    assert max(pauses) <= REPEAT_SECONDS_MAX + 10
 
 
 async def test_two_deadline_tasks_at_once_ask_once(orders: Orders) -> None:
     await place(orders, *(place_order(f"user-{number}") for number in range(20)))
     await make_overdue(orders)
     asked = await asyncio.gather(
-        *(orders.transact(lambda uow: ask_about_overdue(uow, 100)) for _ in range(4))
+        *(orders.transact(lambda uow: repeat_cancellation_requests(uow, 100)) for _ in range(4))
     )
     assert sum(asked) == 20
 
@@ -240,7 +240,7 @@ async def test_refund_whose_answer_was_lost_is_asked_for_again_until_the_order_i
     await orders.transact(lambda uow: request_cancellation(uow, "ann", order_id, CAUSE))
     for _ in range(2):  # the refund's message is lost, and lost again
         await make_overdue(orders)
-        assert await orders.transact(lambda uow: ask_about_overdue(uow, 10)) == 1
+        assert await orders.transact(lambda uow: repeat_cancellation_requests(uow, 10)) == 1
     unsent = await orders.database.transact(lambda session: read_unsent(session, 100))
     questions = [row.message.body for row in unsent if "CancellationRequested" in row.message.type]
     assert len(questions) == 3
@@ -248,14 +248,14 @@ async def test_refund_whose_answer_was_lost_is_asked_for_again_until_the_order_i
     refund = payments_v1.PaymentRefunded(**paid.model_dump(), reason="user")
     await record(orders, [partition.message(refund)])
     await make_overdue(orders)
-    assert await orders.transact(lambda uow: ask_about_overdue(uow, 10)) == 0
+    assert await orders.transact(lambda uow: repeat_cancellation_requests(uow, 10)) == 0
 
 
 async def test_finished_order_that_nobody_wants_ended_is_not_asked_about(orders: Orders) -> None:
     order_id = await placed(orders, place_order("ann"))
     await record(orders, [Partition().message(captured("ann", order_id, 5))])
     await make_overdue(orders)
-    assert await orders.transact(lambda uow: ask_about_overdue(uow, 10)) == 0
+    assert await orders.transact(lambda uow: repeat_cancellation_requests(uow, 10)) == 0
 
 
 async def test_same_cancellation_by_key_is_asked_once_and_answered_as_before(orders: Orders) -> None:

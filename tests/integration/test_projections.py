@@ -33,8 +33,8 @@ from eshop.contracts.messages import encode, schema_of
 from eshop.contracts.orders_v1 import OrderCancellationRequested, OrderCancelled, OrderCreated, OrderFinished
 from eshop.contracts.payments_v1 import AccountToppedUp
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
+from eshop.kafka.topics import ensure_topics
 from eshop.relay.placement import partition_of
-from eshop.relay.topics import ensure_topics
 from eshop.tables.users import TABLE
 from tests import raw_batches
 
@@ -120,7 +120,7 @@ class Shop:
             balance_minor=self._balance[user],
             currency="USD",
             version=self._wallets[user],
-            feed_seq=self._wallets[user],
+            feed_number=self._wallets[user],
             transfer_id=str(UUID(int=1)),
             amount_minor=100,
         )
@@ -132,7 +132,7 @@ class Shop:
             "order_id": order_id,
             "amount_minor": amount,
             "currency": currency,
-            "feed_seq": self._orders[user],
+            "feed_number": self._orders[user],
         }
 
     def _pick_user(self) -> str:
@@ -551,8 +551,8 @@ async def test_what_nobody_has_read_yet_is_read_by_who_takes_it_over(bench: Benc
 async def test_a_number_that_never_came_is_shown(bench: Bench) -> None:
     worker = await bench.start()
     about: Json = {"user_id": "ann", "order_id": str(UUID(int=1)), "amount_minor": 5, "currency": "USD"}
-    await bench.put(OrderCreated(**about, version=1, feed_seq=1, pay_before=NOON))
-    await bench.put(OrderFinished(**about, version=2, feed_seq=4))
+    await bench.put(OrderCreated(**about, version=1, feed_number=1, pay_before=NOON))
+    await bench.put(OrderFinished(**about, version=2, feed_number=4))
     totals = await worker.until(
         "projections/totals", lambda _, body: body.get("missed") == {"orders": 2, "wallet": 0}
     )
@@ -576,7 +576,7 @@ async def test_no_time_or_type_of_an_event_ends_a_worker_or_hides_what_happens(b
     shop = Shop(seed=8, users=5)
     worker = await bench.start()
     order: Json = {"user_id": "eve", "order_id": str(UUID(int=1)), "amount_minor": 5, "currency": "USD"}
-    bodies = [OrderCreated(**order, version=1, feed_seq=number, pay_before=NOON) for number in range(1, 5)]
+    bodies = [OrderCreated(**order, version=1, feed_number=number, pay_before=NOON) for number in range(1, 5)]
     times = {"ce_time": b"0001-01-01T00:00:00"}, {"ce_time": b"9999-12-31T23:59:59-23:59"}
     newer = {"ce_type": b"eshop.orders.OrderRenamed", "ce_dataschema": b"eshop/orders/v1/OrderRenamed"}
     for body, headers in zip(bodies, [*times, newer, {}], strict=True):

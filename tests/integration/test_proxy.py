@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gateway.problems import TYPE_PREFIX
+from gateway.http.problems import TYPE_PREFIX
 from tests.workers import ROOT
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")

@@ -20,13 +20,13 @@ from eshop.contracts.messages import Message, Origin, decode
 from eshop.contracts.topics import ORDERS_EVENTS
 from eshop.handlers.announce import Cause
 from eshop.handlers.orders import place_orders
+from eshop.kafka.topics import ensure_topics
 from eshop.relay import backlog
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import LEASE_SECONDS, Relay
-from eshop.relay.topics import ensure_topics
 from eshop.store.lease import take_lease
 from eshop.store.outbox import read_unsent
-from eshop.store.units import OrdersUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, Store
 from tests.builders import place_order
 
 Orders = Store[OrdersUnitOfWork]
@@ -36,7 +36,7 @@ WAIT_SECONDS = 30
 @asynccontextmanager
 async def relaying(orders: Orders, kafka: str, prefix: str, holder: str = "here") -> AsyncIterator[Relay]:
     """Run a relay."""
-    relay = Relay(orders.database, orders.doorbell, Publisher(kafka, prefix), holder)
+    relay = Relay(orders.database, orders.notifier, Publisher(kafka, prefix), holder)
     task = asyncio.create_task(relay.run())
     try:
         yield relay
@@ -107,7 +107,7 @@ async def test_everything_is_published_in_order_per_user_and_marked(
     numbers: dict[str, list[int]] = defaultdict(list)
     partitions: dict[str, set[int]] = defaultdict(set)
     for message in messages:
-        numbers[message.user_id].append(message.body.feed_seq)  # type: ignore[attr-defined]
+        numbers[message.user_id].append(message.body.feed_number)  # type: ignore[attr-defined]
         partitions[message.user_id].add(message.origin.partition)
     assert all(seen == list(range(1, len(seen) + 1)) for seen in numbers.values())
     assert all(len(used) == 1 for used in partitions.values())
@@ -169,7 +169,7 @@ async def test_users_messages_keep_their_order_through_errors_and_new_producers(
     assert ends > count, "nothing was published twice"
     first: dict[str, list[int]] = defaultdict(list)
     for message in await read(cluster.kafka, prefix + ORDERS_EVENTS.name, ends):
-        seq: int = message.body.feed_seq  # type: ignore[attr-defined]
+        seq: int = message.body.feed_number  # type: ignore[attr-defined]
         if seq not in first[message.user_id]:
             first[message.user_id].append(seq)
     assert all(seen == list(range(1, len(seen) + 1)) for seen in first.values())
@@ -178,7 +178,7 @@ async def test_users_messages_keep_their_order_through_errors_and_new_producers(
 
 async def test_commit_in_another_process_wakes_the_relay(cluster: EmbeddedCluster, orders: Orders) -> None:
     prefix = await topic_prefix(cluster.kafka)
-    elsewhere = Store(orders.database, OrdersUnitOfWork)  # its own doorbell, as in another process
+    elsewhere = Store(orders.database, OrdersUnitOfWork)  # its own notifier, as in another process
     async with relaying(orders, cluster.kafka, prefix):
         await elsewhere.transact(lambda uow: place_orders(uow, [place_order("ann")], 60))
         await until_all_sent(orders)

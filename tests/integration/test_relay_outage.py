@@ -7,15 +7,15 @@ import pytest
 
 from eshop.agents import watchdog as watchdogs
 from eshop.agents.watchdog import SilenceWatch
-from eshop.cancellation import cancel_and_wait
 from eshop.handlers.orders import place_orders
+from eshop.process.cancellation import cancel_and_wait
 from eshop.relay import relay as relays
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay
 from eshop.store import database as databases
 from eshop.store.database import Database
 from eshop.store.lease import take_lease
-from eshop.store.units import OrdersUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, Store
 from tests.builders import place_order
 
 Orders = Store[OrdersUnitOfWork]
@@ -44,7 +44,7 @@ async def test_relay_whose_broker_fails_at_once_never_hangs(
     monkeypatch.setattr(relays, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(relays, "BACKOFF_SECONDS_MAX", 0.001)
     await orders.transact(lambda uow: place_orders(uow, [place_order("ann")], 60))
-    relay = Relay(orders.database, orders.doorbell, Publisher(NOBODY, ""), "here")
+    relay = Relay(orders.database, orders.notifier, Publisher(NOBODY, ""), "here")
     running, begun = asyncio.create_task(relay.run()), failures()
     try:
         await until_failed(begun + ROUNDS)
@@ -68,7 +68,7 @@ async def test_relay_that_is_frozen_shows_no_sign_of_life(
     monkeypatch.setattr(relays.Relay, "_round", hang)
     monkeypatch.setattr(watchdogs, "SILENT_SECONDS", 0.2)
     monkeypatch.setattr(watchdogs, "end_process", reasons.append)
-    relay = Relay(orders.database, orders.doorbell, Publisher(NOBODY, ""), "here")
+    relay = Relay(orders.database, orders.notifier, Publisher(NOBODY, ""), "here")
     watch, running = SilenceWatch(lambda: relay.alive_at, "the relay"), asyncio.create_task(relay.run())
     await reached.wait()
     async with asyncio.timeout(SILENCE_SECONDS_MAX):
@@ -81,7 +81,7 @@ async def test_relay_that_is_frozen_shows_no_sign_of_life(
 
 async def test_standby_that_only_waits_for_the_lease_is_alive(orders: Orders) -> None:
     assert await orders.database.transact(lambda session: take_lease(session, "other", 3600.0))
-    relay = Relay(orders.database, orders.doorbell, Publisher(NOBODY, ""), "here")
+    relay = Relay(orders.database, orders.notifier, Publisher(NOBODY, ""), "here")
     running, seen = asyncio.create_task(relay.run()), relay.alive_at
     async with asyncio.timeout(SILENCE_SECONDS_MAX):
         for _ in range(2):
@@ -102,7 +102,7 @@ async def test_relay_listens_once_for_its_whole_life(orders: Orders, monkeypatch
     monkeypatch.setattr(relays, "listen", listen)
     monkeypatch.setattr(relays, "BACKOFF_SECONDS_MAX", 0.001)
     await orders.transact(lambda uow: place_orders(uow, [place_order("ann")], 60))
-    relay = Relay(orders.database, orders.doorbell, Publisher(NOBODY, ""), "here")
+    relay = Relay(orders.database, orders.notifier, Publisher(NOBODY, ""), "here")
     running, before = asyncio.create_task(relay.run()), failures()
     await until_failed(before + 5)
     relay.stop()

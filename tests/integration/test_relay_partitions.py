@@ -17,14 +17,14 @@ from aiokafka.errors import MessageSizeTooLargeError
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.topics import ORDERS_DEAD_LETTERS, ORDERS_EVENTS, PARTITIONS
 from eshop.handlers.orders import place_orders
+from eshop.kafka.topics import TopicMismatch, ensure_topics
 from eshop.relay import depth
 from eshop.relay.backlog import ROWS_MAX
 from eshop.relay.placement import partition_of
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay
-from eshop.relay.topics import TopicMismatch, ensure_topics
 from eshop.store.outbox import Outgoing
-from eshop.store.units import OrdersUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, Store
 from tests.builders import place_order
 
 Orders = Store[OrdersUnitOfWork]
@@ -35,7 +35,7 @@ EVENTS, LETTERS = ORDERS_EVENTS.name, ORDERS_DEAD_LETTERS.name
 @asynccontextmanager
 async def relaying(orders: Orders, kafka: str, prefix: str) -> AsyncIterator[Relay]:
     """Run a relay."""
-    relay = Relay(orders.database, orders.doorbell, Publisher(kafka, prefix), "here")
+    relay = Relay(orders.database, orders.notifier, Publisher(kafka, prefix), "here")
     task = asyncio.create_task(relay.run())
     try:
         yield relay

@@ -14,7 +14,7 @@ from eshop.store import retention as retention_module
 from eshop.store.migrate import on_database
 from eshop.store.outbox import read_unsent
 from eshop.store.retention import KEPT_DAYS, Retention, removal_sql
-from eshop.store.units import OrdersUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, Store
 from tests.builders import Partition, captured, place_order, remove_all_expired
 
 Orders = Store[OrdersUnitOfWork]

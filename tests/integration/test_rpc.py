@@ -15,6 +15,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from eshop.clients.channel import PING_AFTER_SECONDS, PONG_SECONDS_MAX, credentials, open_channel
 from eshop.cluster.ports import free_port
 from eshop.contracts.proto import orders_v1_pb2 as orders_pb
 from eshop.contracts.proto import payments_v1_pb2 as payments_pb
@@ -23,8 +24,7 @@ from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersStub, add_OrdersServi
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub, add_PaymentsServicer_to_server
 from eshop.rpc import orders as orders_rpc
 from eshop.rpc import payments as payments_rpc
-from eshop.rpc.client import PING_AFTER_SECONDS, PONG_SECONDS_MAX, credentials, open_channel
-from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import new_id
 from tests.services import TOKEN, Caller, code_of, holding, rows, served, until_waiting
 
@@ -218,7 +218,7 @@ async def test_page_is_bounded(ask_orders: Any, limit: int, before: int, expecte
     asked = orders_pb.ListOrdersRequest(
         user_id="ann",
         limit=limit,
-        before_number=before,
+        before_feed_number=before,
         created_after=Timestamp(seconds=-62_135_596_800),
         created_before=Timestamp(seconds=253_402_300_799),
     )
@@ -294,13 +294,13 @@ async def test_bad_feed_requests_are_invalid_and_odd_numbers_harmless(
             assert await code_of(ask.ReadFeed(read)) is grpc.StatusCode.INVALID_ARGUMENT
             heads = shared.FeedHeadsRequest(user_ids=["ann", user_id])
             assert await code_of(ask.FeedHeads(heads)) is grpc.StatusCode.INVALID_ARGUMENT
-        assert (await ask.FeedHeads(shared.FeedHeadsRequest())).head_seqs == []
+        assert (await ask.FeedHeads(shared.FeedHeadsRequest())).head_feed_numbers == []
     for after, limit, expected in ((-(2**63), 2**31 - 1, 2), (INT64, -1, 0), (1, 0, 1)):
-        asked = shared.ReadFeedRequest(user_id="ann", after_seq=after, limit=limit)
+        asked = shared.ReadFeedRequest(user_id="ann", after_feed_number=after, limit=limit)
         reply = await ask_orders.ReadFeed(asked)
-        assert (len(reply.frames), reply.head_seq) == (expected, 2)
+        assert (len(reply.frames), reply.head_feed_number) == (expected, 2)
     heads = shared.FeedHeadsRequest(user_ids=["nobody", "ann", "nobody"])
-    assert (await ask_orders.FeedHeads(heads)).head_seqs == [0, 2, 0]
+    assert (await ask_orders.FeedHeads(heads)).head_feed_numbers == [0, 2, 0]
 
 
 async def test_top_up_without_an_account_leaves_no_row(ask_payments: Any, payments: Payments) -> None:
@@ -445,7 +445,7 @@ async def test_statement_is_bounded_and_its_user_checked(ask_payments: Any) -> N
         asked = payments_pb.ListTransfersRequest(user_id=user_id)
         assert await code_of(ask_payments.ListTransfers(asked)) is grpc.StatusCode.INVALID_ARGUMENT
     for limit, before, expected in ((2**31 - 1, 0, 3), (-1, 0, 1), (100, -(2**63), 0), (100, INT64, 3)):
-        asked = payments_pb.ListTransfersRequest(user_id="ann", limit=limit, before_seq=before)
+        asked = payments_pb.ListTransfersRequest(user_id="ann", limit=limit, before_feed_number=before)
         assert len((await ask_payments.ListTransfers(asked)).transfers) == expected
 
 

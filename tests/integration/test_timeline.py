@@ -10,21 +10,21 @@ import psycopg2
 import pytest
 from grpc import aio
 
+from eshop.clients.timeline import Step, Timeline, read_timeline
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.envelope import Envelope
 from eshop.contracts.messages import Message, Origin, decode, encode
 from eshop.contracts.orders_v1 import DeadLetterParked
-from eshop.contracts.proto import trails_v1_pb2 as pb
-from eshop.contracts.proto.trails_v1_pb2_grpc import TrailsStub, add_TrailsServicer_to_server
+from eshop.contracts.proto import timeline_v1_pb2 as pb
+from eshop.contracts.proto.timeline_v1_pb2_grpc import TimelinePartsStub, add_TimelinePartsServicer_to_server
 from eshop.handlers.orders import PlaceOrder, place_orders, record_outcomes, request_refund
 from eshop.handlers.parking import Poison, park
 from eshop.handlers.payments import settle_orders
 from eshop.handlers.replay import Act, Handler, replay
-from eshop.rpc.timeline import Step, Timeline, read_timeline
-from eshop.rpc.trails import MESSAGES_MAX, SERVICE_NAME, TrailsServicer
+from eshop.rpc.timeline import MESSAGES_MAX, SERVICE_NAME, TimelinePartsServicer
 from eshop.store.migrate import on_database
 from eshop.store.outbox import read_unsent
-from eshop.store.units import OrdersUnitOfWork, PaymentsUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import CAUSE, new_id, place_order
 from tests.services import Caller, code_of, served
 
@@ -84,7 +84,9 @@ class World:
 
     async def find(self, order_id: str) -> Timeline | None:
         """Return the order's timeline, if there is one."""
-        return await read_timeline(order_id, self.ask_orders.GetTrail, self.ask_payments.GetTrail)
+        return await read_timeline(
+            order_id, self.ask_orders.GetTimelinePart, self.ask_payments.GetTimelinePart
+        )
 
 
 def _read(row: Any) -> Message:
@@ -108,8 +110,8 @@ async def sql(store: Store[Any], statement: str) -> list[Any]:
 
 
 def adding(store: Store[Any]) -> Callable[[aio.Server], None]:
-    servicer: TrailsServicer[Any] = TrailsServicer(store)
-    return lambda server: add_TrailsServicer_to_server(servicer, server)
+    servicer: TimelinePartsServicer[Any] = TimelinePartsServicer(store)
+    return lambda server: add_TimelinePartsServicer_to_server(servicer, server)
 
 
 @pytest.fixture
@@ -120,7 +122,7 @@ async def world(
         served(SERVICE_NAME, adding(orders)) as to_orders,
         served(SERVICE_NAME, adding(payments)) as to_payments,
     ):
-        stubs = (Caller(TrailsStub(to_orders)), Caller(TrailsStub(to_payments)))
+        stubs = (Caller(TimelinePartsStub(to_orders)), Caller(TimelinePartsStub(to_payments)))
         yield World(orders, payments, *stubs, cluster.postgres_admin_url)
 
 
@@ -162,9 +164,9 @@ async def test_paid_order_passes_all_stations_in_order(world: World) -> None:
     assert received.details == sent.details
     assert decided.details["status"] == "CAPTURED"
     assert (wallet.details["amount_minor"], wallet.details["balance_minor"]) == (-70, 930)
-    assert (wallet.details["feed_seq"], "feed_seq" in sales.details) == (1, False)
+    assert (wallet.details["feed_number"], "feed_number" in sales.details) == (1, False)
     (changed,) = of(timeline, "changed")
-    assert (changed.details["status"], changed.details["feed_seq"]) == ("FINISHED", 2)
+    assert (changed.details["status"], changed.details["feed_number"]) == ("FINISHED", 2)
     assert (timeline.user_id, timeline.removed, timeline.waiting) == ("ann", [], [])
     told = timeline.as_json(with_internal=False)
     assert told["steps"][0]["after_ms"] == 0
@@ -235,7 +237,7 @@ async def test_question_that_was_answered_long_after_is_found(world: World) -> N
     )
     late = await world.carry(world.orders)
     age(world, timedelta(hours=1))
-    await sql(world.orders, "UPDATE orders SET ask_at = now() + interval '30 s'")
+    await sql(world.orders, "UPDATE orders SET repeat_at = now() + interval '30 s'")
     world.change("orders", "UPDATE operator_actions SET at = now()")
     await world.payments.transact(lambda uow: settle_orders(uow, late[1:]))
     told = await world.carry(world.payments)
@@ -299,12 +301,12 @@ async def test_unknown_order_has_no_timeline(world: World) -> None:
     await world.place()
     assert await world.find(new_id()) is None
     for bad in ("", "x", "a\x00b"):
-        asked = pb.GetTrailRequest(order_id=bad)
-        assert await code_of(world.ask_orders.GetTrail(asked)) is grpc.StatusCode.INVALID_ARGUMENT
-    many = pb.GetTrailRequest(order_id=new_id(), message_ids=["x"] * (MESSAGES_MAX + 1))
-    assert await code_of(world.ask_orders.GetTrail(many)) is grpc.StatusCode.INVALID_ARGUMENT
-    odd = pb.GetTrailRequest(order_id=new_id(), message_ids=["x", "", "a\x00b", new_id()])
-    assert (await world.ask_payments.GetTrail(odd)).user_id == ""
+        asked = pb.GetTimelinePartRequest(order_id=bad)
+        assert await code_of(world.ask_orders.GetTimelinePart(asked)) is grpc.StatusCode.INVALID_ARGUMENT
+    many = pb.GetTimelinePartRequest(order_id=new_id(), message_ids=["x"] * (MESSAGES_MAX + 1))
+    assert await code_of(world.ask_orders.GetTimelinePart(many)) is grpc.StatusCode.INVALID_ARGUMENT
+    odd = pb.GetTimelinePartRequest(order_id=new_id(), message_ids=["x", "", "a\x00b", new_id()])
+    assert (await world.ask_payments.GetTimelinePart(odd)).user_id == ""
 
 
 #: Where times are, and where ids that begin with one.

@@ -6,7 +6,7 @@ from aiokafka import TopicPartition
 
 from eshop.contracts.messages import encode
 from eshop.handlers.parking import BURST_MAX
-from eshop.relay.log import next_offset
+from eshop.kafka.log import next_offset
 from tests import raw_batches
 from tests.builders import order_created
 from tests.integration.test_delivery import Bench, bench, headers_of  # noqa: F401  a fixture

@@ -13,13 +13,13 @@ from alembic.script import ScriptDirectory
 
 from eshop.audit.audit import Wanted, audit
 from eshop.audit.sources import Sources
+from eshop.clients.channel import open_channel
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.proto import payments_v1_pb2 as payments_pb
 from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersStub
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub
 from eshop.contracts.proto.shared_v1_pb2 import RequestContext
 from eshop.handlers.parking import BURST_MAX
-from eshop.rpc.client import open_channel
 from eshop.settings import Settings
 from eshop.store.migrate import on_database
 from tests.integration.audit_world import Silent
@@ -234,5 +234,5 @@ def assert_all_is_right(world: World, placed: set[str]) -> None:
     )
     assert wallets == [(BALANCE_MINOR, True)] * len(USERS)
     for service, history in (("orders", "order_history"), ("payments", "wallet_history")):
-        gaps = f"SELECT user_id FROM {history} GROUP BY user_id HAVING max(seq) <> count(*)"
+        gaps = f"SELECT user_id FROM {history} GROUP BY user_id HAVING max(feed_number) <> count(*)"
         assert world.query(service, gaps) == []

@@ -12,7 +12,7 @@ from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.messages import Origin
 from eshop.store.faults import WatermarkGap
 from eshop.store.migrate import on_database
-from eshop.store.units import PaymentsUnitOfWork, Store
+from eshop.store.unit_of_work import PaymentsUnitOfWork, Store
 from eshop.store.watermarks import Hole
 
 Payments = Store[PaymentsUnitOfWork]
@@ -144,7 +144,7 @@ def test_what_a_held_snapshot_costs_is_over_with_it(cluster: EmbeddedCluster, pa
     [
         ("watermarks", "next_offset = next_offset + 1"),
         ("relay_lease", "token = token + 1, holder = 'me', expires_at = now()"),
-        ("wallets", "feed_seq = feed_seq + 1, balance_minor = balance_minor + 1"),
+        ("wallets", "feed_number = feed_number + 1, balance_minor = balance_minor + 1"),
     ],
 )
 async def test_what_changes_often_is_in_no_index(

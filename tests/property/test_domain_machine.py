@@ -74,7 +74,7 @@ class Shop(RuleBasedStateMachine):
         self.ledger: list[Transfer] = []
         self.payments: dict[str, Payment] = {}
         self.orders: dict[str, Order] = {}
-        self.ending: set[str] = set()
+        self.cancellation_reason: set[str] = set()
         self.histories: dict[str, list[Order]] = defaultdict(list)
         self.questions: Topic[PayOrder | CancelPayment] = Topic()
         self.answers: Topic[Answer] = Topic()
@@ -140,10 +140,10 @@ class Shop(RuleBasedStateMachine):
     def ask(self, order: Order, reason: str) -> None:
         """Ask payments to end an order, where its service asks at all; the deadline task asks again then."""
         askable = {OrderStatus.NEW}
-        if reason != "timeout" or order.order_id in self.ending:
+        if reason != "timeout" or order.order_id in self.cancellation_reason:
             askable |= {OrderStatus.FINISHED}
         if order.status in askable:
-            self.ending.add(order.order_id)
+            self.cancellation_reason.add(order.order_id)
             self.questions.send(CancelPayment(order.order_id, order.user_id, reason))
 
     # Deliveries

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from intervaltree import IntervalTree  # type: ignore[import-untyped]
 
-from eshop.web.consumer import SeekingConsumer
+from eshop.process.consumer import SeekingConsumer
 
 PARTITION = TP("topic", 0)
 #: What a worker that was away for longer than the topic keeps may find gone.

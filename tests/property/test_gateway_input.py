@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from gateway.queries import cursor_text
+from gateway.http.queries import cursor_text
 from tests.gateway_fakes import FakeServices
 
 pytest_plugins = ["tests.gateway_fixtures"]

@@ -15,7 +15,7 @@ from eshop.contracts.messages import Message, Origin, decode, encode
 from eshop.tables.entry import UserEntry, from_bytes, to_bytes
 from eshop.tables.fold import fold
 from eshop.tables.totals import Totals, newest_minutes
-from gateway.frames import Position, of_event
+from gateway.feed.frames import Position, of_event
 
 ORIGIN = Origin("topic", 0, 0)
 BODY: dict[str, Any] = {
@@ -24,7 +24,7 @@ BODY: dict[str, Any] = {
     "amount_minor": 5,
     "currency": "USD",
     "version": 1,
-    "feed_seq": 1,
+    "feed_number": 1,
     "pay_before": "2026-01-01T00:00:00Z",
 }
 HEADERS = {
@@ -99,7 +99,7 @@ def test_any_header_is_refused_or_handled(name: str, value: bytes | None) -> Non
         handle_everywhere(message)
 
 
-@given(st.sampled_from(["amount_minor", "version", "feed_seq"]), numbers)
+@given(st.sampled_from(["amount_minor", "version", "feed_number"]), numbers)
 def test_any_number_in_a_body_is_refused_or_handled(name: str, number: int) -> None:
     digits = json.dumps(BODY | {name: "NUMBER"}).replace('"NUMBER"', f"{number:d}")
     message = read(HEADERS, digits.encode())
@@ -121,7 +121,7 @@ def test_sums_of_numbers_in_bounds_stay_in_what_json_holds(amounts: list[int]) -
         finished = read(
             HEADERS
             | {"ce_type": b"eshop.orders.OrderFinished", "ce_dataschema": b"eshop/orders/v1/OrderFinished"},
-            orjson.dumps(BODY | {"amount_minor": amount, "feed_seq": number}),
+            orjson.dumps(BODY | {"amount_minor": amount, "feed_number": number}),
         )
         assert finished is not None
         entry = fold(entry, finished.body, 29_000_000, now=29_000_000).entry

@@ -20,7 +20,7 @@ from eshop.domain.wallet import Wallet, open_wallet, top_up
 from eshop.handlers.payments import Request, open_account, settle_orders, top_up_account
 from eshop.store.database import Database, Session
 from eshop.store.migrate import migrate, on_database
-from eshop.store.units import PaymentsUnitOfWork, Store
+from eshop.store.unit_of_work import PaymentsUnitOfWork, Store
 from tests.builders import CAUSE, Partition, new_database_url, new_id, order_created
 
 USERS = ("ann", "bob")
@@ -118,9 +118,9 @@ def test_any_batches_and_any_redelivery_end_as_one_by_one(
 
 #: What must be the same in the end, whichever way led there.
 ENDS = (
-    "SELECT user_id, feed_seq, balance_minor, currency FROM wallets ORDER BY 1",
+    "SELECT user_id, feed_number, balance_minor, currency FROM wallets ORDER BY 1",
     "SELECT order_id, status, reason, wallet_version, balance_after_minor FROM payments ORDER BY 1",
-    "SELECT user_id, seq, balance_minor FROM wallet_history ORDER BY 1, 2",
+    "SELECT user_id, feed_number, balance_minor FROM wallet_history ORDER BY 1, 2",
     """SELECT order_id, kind, account, amount_minor FROM legs JOIN transfers USING (transfer_id)
         WHERE order_id IS NOT NULL ORDER BY 1, 2, 3""",
     "SELECT type, body FROM outbox WHERE type LIKE '%.Payment%' ORDER BY user_id, outbox_id",

@@ -21,7 +21,7 @@ from eshop.domain.refusal import Refusal
 from eshop.handlers.orders import Placed, PlaceOrder, place_orders, record_outcomes
 from eshop.store.database import Database, Session
 from eshop.store.migrate import migrate, on_database
-from eshop.store.units import OrdersUnitOfWork, Store
+from eshop.store.unit_of_work import OrdersUnitOfWork, Store
 from tests.builders import Partition, captured, new_database_url, new_id, place_order
 
 DEADLINE_SECONDS = 60
@@ -136,18 +136,18 @@ def test_any_batches_and_any_redelivery_place_and_move_as_one_by_one(
 
 #: What must be the same in the end, whichever way led there.
 ENDS = (
-    "SELECT order_id, user_id, number, status, reason, version FROM orders ORDER BY 1",
-    "SELECT user_id, feed_seq FROM users ORDER BY 1",
-    "SELECT user_id, seq, order_id, version, status, reason FROM order_history ORDER BY 1, 2",
+    "SELECT order_id, user_id, feed_number, status, reason, version FROM orders ORDER BY 1",
+    "SELECT user_id, feed_number FROM users ORDER BY 1",
+    "SELECT user_id, feed_number, order_id, version, status, reason FROM order_history ORDER BY 1, 2",
     "SELECT type, body::jsonb - 'pay_before' FROM outbox ORDER BY user_id, outbox_id",
     "SELECT message_id FROM inbox ORDER BY 1",
     "SELECT partition, next_offset FROM watermarks",
 )
 #: Feed numbers per user and versions per order that are not 1, 2, 3 ..., each once.
 GAPS = """
-    SELECT user_id FROM order_history GROUP BY 1 HAVING max(seq) <> count(*)
+    SELECT user_id FROM order_history GROUP BY 1 HAVING max(feed_number) <> count(*)
     UNION ALL SELECT user_id FROM users u
-        WHERE feed_seq <> (SELECT count(*) FROM order_history h WHERE h.user_id = u.user_id)
+        WHERE feed_number <> (SELECT count(*) FROM order_history h WHERE h.user_id = u.user_id)
     UNION ALL SELECT order_id::text FROM order_history GROUP BY 1 HAVING max(version) <> count(*)
 """
 
@@ -185,7 +185,7 @@ def as_told(answer: Placed | Refusal) -> tuple[str, bool] | str:
     """Return what a caller can tell of an answer, without its times."""
     if isinstance(answer, Refusal):
         return answer.code
-    return answer.order.life.order_id, answer.replayed
+    return answer.order.order.order_id, answer.replayed
 
 
 def empty(admin_url: str) -> None:

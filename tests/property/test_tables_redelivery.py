@@ -25,13 +25,13 @@ Happened = tuple[Body, int]
 PATHS = ("C", "CF", "CX", "CFR")
 
 
-def step(kind: str, amount: int, currency: str, feed_seq: int) -> Body:
+def step(kind: str, amount: int, currency: str, feed_number: int) -> Body:
     about: dict[str, Any] = {
         "user_id": "ann",
         "order_id": ORDER_ID,
         "amount_minor": amount,
         "currency": currency,
-        "feed_seq": feed_seq,
+        "feed_number": feed_number,
     }
     match kind:
         case "C":
@@ -44,13 +44,13 @@ def step(kind: str, amount: int, currency: str, feed_seq: int) -> Body:
             return OrderCancelled(**about, version=3, reason="refunded")
 
 
-def top_up(balance: int, feed_seq: int) -> Body:
+def top_up(balance: int, feed_number: int) -> Body:
     return AccountToppedUp(
         user_id="ann",
         balance_minor=balance,
         currency="USD",
-        version=feed_seq,
-        feed_seq=feed_seq,
+        version=feed_number,
+        feed_number=feed_number,
         transfer_id=ORDER_ID,
         amount_minor=1,
     )

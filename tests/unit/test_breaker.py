@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from eshop.breaker import JITTER, Breaker, CircuitOpen
+from gateway.breaker import JITTER, Breaker, CircuitOpen
 
 OPEN_SECONDS = 2.0
 

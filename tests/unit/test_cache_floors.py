@@ -1,6 +1,6 @@
 """Floors: what was shown is remembered long enough, or its loss is known."""
 
-from eshop.cache import Floors, Key
+from gateway.cache import Floors, Key
 
 
 class Clock:

@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from eshop.cache import CacheDown, Entry, Floors, Fresh, Key, MemoryStore, Outcome, ReadThrough, readthrough
+from gateway.cache import CacheDown, Entry, Floors, Fresh, Key, MemoryStore, Outcome, ReadThrough, readthrough
 
 KEY = Key("order", "ann", "1")
 

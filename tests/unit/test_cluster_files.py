@@ -250,8 +250,8 @@ FRAMES = [logs.TRACEBACK, '  File "app.py", line 116, in start', "    await hook
     ("lines", "cause"),
     [
         (
-            [FAUST_ERROR, *FRAMES, "eshop.relay.topics.TopicMismatch: 1 copies", *STOP_NOISE],
-            [FAUST_ERROR, "eshop.relay.topics.TopicMismatch: 1 copies"],
+            [FAUST_ERROR, *FRAMES, "eshop.kafka.topics.TopicMismatch: 1 copies", *STOP_NOISE],
+            [FAUST_ERROR, "eshop.kafka.topics.TopicMismatch: 1 copies"],
         ),
         (
             [

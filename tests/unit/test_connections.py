@@ -8,7 +8,7 @@ from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from eshop.connections import report_broken_connections
+from eshop.kafka.connections import report_broken_connections
 
 
 async def _write_to_a_closed_connection() -> None:

@@ -14,8 +14,8 @@ from eshop.cluster.kafka import Kafka
 from eshop.cluster.postgres import Postgres
 from eshop.cluster.services import make_plan, parse_scale, service_env
 from eshop.cluster.valkey import Valkey
+from eshop.process.app import ServiceApp
 from eshop.settings import Settings
-from eshop.web.app import ServiceApp
 from tests.unit.test_cluster_plan import parts_of
 
 FOREIGN = {
@@ -109,11 +109,11 @@ def test_every_variable_of_faust_is_known_as_foreign(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "start", ["eshop.web.app.ServiceApp('orders', Settings())", "eshop.cli.main.app(['version'])"]
+    "start", ["eshop.process.app.ServiceApp('orders', Settings())", "eshop.cli.main.app(['version'])"]
 )
 def test_a_connection_is_what_its_address_says(start: str) -> None:
     code = f"""
-import os, eshop.web.app, eshop.cli.main
+import os, eshop.process.app, eshop.cli.main
 from eshop.settings import Settings
 try:
     {start}

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.bodies import parse_object, validated
-from gateway.models import AccountFields, OrderFields, TopUpFields
-from gateway.problems import Problem
+from gateway.http.bodies import parse_object, validated
+from gateway.http.models import AccountFields, OrderFields, TopUpFields
+from gateway.http.problems import Problem
 
 ITEM = {"sku": "A-1", "name": "Tea", "quantity": 2, "unit_price_minor": 3}
 

@@ -10,16 +10,16 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from gateway import feed as feed_module
-from gateway.feed import End
-from gateway.frames import Frame, Position, Since, Stream
-from gateway.heads import HeadsSweep
-from gateway.history import PAGE_MAX, Page, number_before
-from gateway.hub import CONNECTIONS_PER_USER_MAX, Hub
+from gateway.feed import connection as feed_module
+from gateway.feed.connection import End
+from gateway.feed.frames import Frame, Position, Since, Stream
+from gateway.feed.history import PAGE_MAX, Page, number_before
+from gateway.feed.hub import CONNECTIONS_PER_USER_MAX, Hub
+from gateway.feed.reconcile import FeedReconciler
+from gateway.http.problems import Problem
+from gateway.http.views import time_text
 from gateway.metrics import Metrics
-from gateway.problems import Problem
-from gateway.views import time_text
-from gateway.waits import Waits
+from gateway.services.order_waiter import OrderWaiter
 
 
 def order_frame(seq: int, status: str = "FINISHED") -> Frame:
@@ -44,21 +44,21 @@ class MemoryHistory:
         self.reads: list[tuple[Stream, int]] = []
         self.is_down = False
 
-    async def read(self, stream: Stream, user_id: str, after_seq: int) -> Page:
-        self.reads.append((stream, after_seq))
+    async def read(self, stream: Stream, user_id: str, after_feed_number: int) -> Page:
+        self.reads.append((stream, after_feed_number))
         if self.is_down:
             raise Problem("unavailable")
-        head_seq = self.head(stream, user_id)
-        last = min(head_seq, after_seq + self.page_max)
-        return Page([MAKE[stream](seq) for seq in range(after_seq + 1, last + 1)], head_seq)
+        head_feed_number = self.head(stream, user_id)
+        last = min(head_feed_number, after_feed_number + self.page_max)
+        return Page([MAKE[stream](seq) for seq in range(after_feed_number + 1, last + 1)], head_feed_number)
 
     async def heads(self, stream: Stream, user_ids: Sequence[str]) -> Sequence[int]:
         return [self.head(stream, user_id) for user_id in user_ids]
 
     def head(self, stream: Stream, user_id: str) -> int:
-        head_seq = self.reach.get(user_id, Position()).of(stream)
-        assert isinstance(head_seq, int)
-        return head_seq
+        head_feed_number = self.reach.get(user_id, Position()).of(stream)
+        assert isinstance(head_feed_number, int)
+        return head_feed_number
 
 
 class Client:
@@ -82,23 +82,23 @@ class Shop:
 
     def __init__(self) -> None:
         self.history = MemoryHistory()
-        self.waits = Waits()
+        self.waits = OrderWaiter()
         self.shown: list[tuple[str, int]] = []
         self.noticed: list[tuple[str, int]] = []
         self.hub = Hub(
             self.history,
             self.waits,
             Metrics(),
-            noticed=lambda user_id, frame: self.noticed.append((user_id, frame.seq)),
-            shown=lambda user_id, frame: self.shown.append((user_id, frame.seq)),
+            noticed=lambda user_id, frame: self.noticed.append((user_id, frame.feed_number)),
+            shown=lambda user_id, frame: self.shown.append((user_id, frame.feed_number)),
         )
 
     def happen(self, user_id: str, *frames: Frame) -> None:
         """Let events be committed and arrive."""
         for frame in frames:
             reach = self.history.reach.get(user_id, Position())
-            head_seq = max(frame.seq, self.history.head(frame.stream, user_id))
-            self.history.reach[user_id] = reach.at(frame.stream, head_seq)
+            head_feed_number = max(frame.feed_number, self.history.head(frame.stream, user_id))
+            self.history.reach[user_id] = reach.at(frame.stream, head_feed_number)
             self.hub.dispatch(user_id, frame)
 
     @asynccontextmanager
@@ -185,7 +185,7 @@ async def test_every_connection_of_a_user_gets_everything() -> None:
 async def test_whatever_is_lost_repeated_or_late_the_sequence_is_exact(seed: int) -> None:
     chance = random.Random(seed)
     shop = Shop()
-    sweep = HeadsSweep(shop.hub, shop.history)
+    sweep = FeedReconciler(shop.hub, shop.history)
     async with shop.connected("ann") as (client, _):
         committed = {Stream.ORDERS: 0, Stream.WALLET: 0}
         for _ in range(60):
@@ -211,12 +211,12 @@ async def test_a_sweep_finds_what_no_event_told() -> None:
     async with shop.connected("ann") as (client, _):
         await client.take(1)
         shop.history.reach["ann"] = Position(2, 1)
-        await HeadsSweep(shop.hub, shop.history).sweep()
+        await FeedReconciler(shop.hub, shop.history).sweep()
         assert await client.ids(3) == ["1.0", "2.0", "2.1"]
 
 
 async def test_a_sweep_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.heads.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.feed.reconcile.AGAIN_SECONDS", 0.0)
     shop = Shop()
     failures = iter([Problem("unavailable"), ValueError("a bug")])
     heads = shop.history.heads
@@ -230,7 +230,7 @@ async def test_a_sweep_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch)
         await client.take(1)
         monkeypatch.setattr(shop.history, "heads", failing)
         shop.history.reach["ann"] = Position(1, 0)
-        sweep = HeadsSweep(shop.hub, shop.history)
+        sweep = FeedReconciler(shop.hub, shop.history)
         sweep.soon()
         running = asyncio.create_task(sweep.run())
         assert await client.ids(1) == ["1.0"]
@@ -247,19 +247,21 @@ class TimedHistory(MemoryHistory):
     def __init__(self, page_max: int = PAGE_MAX) -> None:
         super().__init__(page_max)
 
-    async def read(self, stream: Stream, user_id: str, after_seq: int) -> Page:
-        page = await super().read(stream, user_id, after_seq)
-        timed = [replace(frame, fields={**frame.fields, "at": at(frame.seq)}) for frame in page.frames]
-        return Page(timed, page.head_seq)
+    async def read(self, stream: Stream, user_id: str, after_feed_number: int) -> Page:
+        page = await super().read(stream, user_id, after_feed_number)
+        timed = [
+            replace(frame, fields={**frame.fields, "at": at(frame.feed_number)}) for frame in page.frames
+        ]
+        return Page(timed, page.head_feed_number)
 
 
-@pytest.mark.parametrize("head_seq", [0, 1, 4, 500, 501, 1300])
+@pytest.mark.parametrize("head_feed_number", [0, 1, 4, 500, 501, 1300])
 @pytest.mark.parametrize("since", [0, 1, 2, 5, 499, 500, 501, 800, 2000])
-async def test_a_time_is_the_number_before_it(head_seq: int, since: int) -> None:
+async def test_a_time_is_the_number_before_it(head_feed_number: int, since: int) -> None:
     history = TimedHistory()
-    history.reach["ann"] = Position(0, head_seq)
-    found = await number_before(history, Stream.WALLET, "ann", head_seq, Since(since * 1000))
-    assert found == min(head_seq, max(0, since - 1))
+    history.reach["ann"] = Position(0, head_feed_number)
+    found = await number_before(history, Stream.WALLET, "ann", head_feed_number, Since(since * 1000))
+    assert found == min(head_feed_number, max(0, since - 1))
 
 
 async def test_a_stream_whose_service_is_away_joins_when_its_head_is_known_and_loses_nothing() -> None:
@@ -275,7 +277,7 @@ async def test_a_stream_whose_service_is_away_joins_when_its_head_is_known_and_l
         shop.happen("ann", wallet_frame(41), order_frame(8))
         assert await client.ids(1) == ["8.@41000"], "the other stream does not wait"
         shop.history.reach["ann"] = Position(8, 43)  # and two that no event told
-        await HeadsSweep(shop.hub, shop.history).sweep()
+        await FeedReconciler(shop.hub, shop.history).sweep()
         assert await client.ids(3) == ["8.41", "8.42", "8.43"]
         shop.happen("ann", wallet_frame(44))
         assert await client.ids(1) == ["8.44"]
@@ -322,7 +324,7 @@ async def test_ending_interrupts_a_read_of_history() -> None:
     shop = Shop()
     reading = asyncio.Event()
 
-    async def read(stream: Stream, user_id: str, after_seq: int) -> Page:
+    async def read(stream: Stream, user_id: str, after_feed_number: int) -> Page:
         reading.set()
         await asyncio.Event().wait()
         raise AssertionError("unreachable")

@@ -12,15 +12,15 @@ from eshop.contracts.envelope import Envelope
 from eshop.contracts.messages import Message, Origin
 from eshop.contracts.proto.orders_v1_pb2 import OrderFrame
 from eshop.contracts.proto.payments_v1_pb2 import WalletFrame
-from gateway import frames
-from gateway.frames import Position
-from gateway.views import stamp_text, time_text
+from gateway.feed import frames
+from gateway.feed.frames import Position
+from gateway.http.views import stamp_text, time_text
 
 ORDER_ID = "01a20499-b516-70c7-84d1-48eb107a5d12"
 AT = datetime(2026, 11, 22, 18, 0, 0, 120_000, UTC)
 MONEY = {"user_id": "ann", "amount_minor": 5, "currency": "USD"}
-ORDER = {**MONEY, "order_id": ORDER_ID, "version": 2, "feed_seq": 7}
-WALLET = {"user_id": "ann", "balance_minor": 95, "currency": "USD", "version": 3, "feed_seq": 3}
+ORDER = {**MONEY, "order_id": ORDER_ID, "version": 2, "feed_number": 7}
+WALLET = {"user_id": "ann", "balance_minor": 95, "currency": "USD", "version": 3, "feed_number": 3}
 
 
 def message(body: Body) -> Message:
@@ -43,7 +43,7 @@ def stamp() -> Timestamp:
     ],
 )
 def test_an_orders_frame_is_the_same_from_both(body: Body, status: str, reason: str) -> None:
-    row = OrderFrame(seq=7, order_id=ORDER_ID, status=status, reason=reason, version=2, at=stamp())
+    row = OrderFrame(feed_number=7, order_id=ORDER_ID, status=status, reason=reason, version=2, at=stamp())
     live = frames.of_event(message(body))
     assert live == frames.of_order_history(row)
     assert live is not None
@@ -75,7 +75,7 @@ def test_an_orders_frame_is_the_same_from_both(body: Body, status: str, reason: 
     ],
 )
 def test_a_wallets_frame_is_the_same_from_both(body: Body) -> None:
-    row = WalletFrame(seq=3, balance_minor=95, currency="USD", version=3, at=stamp())
+    row = WalletFrame(feed_number=3, balance_minor=95, currency="USD", version=3, at=stamp())
     live = frames.of_event(message(body))
     assert live == frames.of_wallet_history(row)
     assert live is not None

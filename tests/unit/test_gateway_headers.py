@@ -8,10 +8,10 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from gateway.idempotency import fingerprint, key_of
-from gateway.identity import user_of, user_of_socket
-from gateway.problems import KINDS, Problem
-from gateway.queries import (
+from gateway.http.idempotency import fingerprint, key_of
+from gateway.http.identity import user_of, user_of_socket
+from gateway.http.problems import KINDS, Problem
+from gateway.http.queries import (
     OrderFilter,
     PageQuery,
     condition_of,
@@ -21,7 +21,7 @@ from gateway.queries import (
     wait_preferred,
     wait_query,
 )
-from gateway.tracing import trace_of
+from gateway.http.tracing import trace_of
 
 
 def asked(path: str = "/", headers: Iterable[tuple[str, str]] = ()) -> web.Request:
@@ -140,7 +140,7 @@ def test_an_invalid_trace_is_replaced(header: str) -> None:
 
 def test_a_cursor_comes_back_as_the_number_it_was_made_of() -> None:
     for number in (1, 42, 2**63 - 1):
-        assert page_query(asked(f"/?cursor={cursor_text(number)}")).before_number == number
+        assert page_query(asked(f"/?cursor={cursor_text(number)}")).before_feed_number == number
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_page_query_is_read() -> None:
         "/?limit=100&status=NEW&created_after=2026-01-02T03:04:05.678Z&created_before=2026-01-03T00:00:00%2B02:00"
     )
     page, wanted = both(request)
-    assert (page.limit, wanted.status, page.before_number) == (100, "NEW", 0)
+    assert (page.limit, wanted.status, page.before_feed_number) == (100, "NEW", 0)
     assert wanted.created_after == datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
     assert wanted.created_before == datetime(2026, 1, 2, 22, tzinfo=UTC)
     assert page_query(asked()).limit == 20

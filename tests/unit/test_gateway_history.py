@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from eshop.contracts.proto import orders_v1_pb2, payments_v1_pb2, shared_v1_pb2
-from gateway import opening
-from gateway.feed import End
-from gateway.frames import Position, Since, Stream
-from gateway.history import READS_MAX, Page, ServicesHistory
-from gateway.hub import Hub
+from gateway.feed import opening
+from gateway.feed.connection import End
+from gateway.feed.frames import Position, Since, Stream
+from gateway.feed.history import READS_MAX, Page, ServicesHistory
+from gateway.feed.hub import Hub
+from gateway.feed.opening import known_heads, position_now
+from gateway.http.problems import Problem
 from gateway.metrics import Metrics
-from gateway.opening import known_heads, position_now
-from gateway.problems import Problem
-from gateway.waits import Waits
+from gateway.services.order_waiter import OrderWaiter
 
 FEEDS = 1_000
 
@@ -37,20 +37,22 @@ class BusyServices:
             if self.running[service] > READS_MAX:
                 raise Problem("slow")
             if isinstance(request, shared_v1_pb2.FeedHeadsRequest):
-                return shared_v1_pb2.FeedHeadsReply(head_seqs=[3] * len(request.user_ids))
-            numbers = range(request.after_seq + 1, 4)
+                return shared_v1_pb2.FeedHeadsReply(head_feed_numbers=[3] * len(request.user_ids))
+            numbers = range(request.after_feed_number + 1, 4)
             if service == "orders":
-                orders = [orders_v1_pb2.OrderFrame(seq=seq, order_id="1", status="NEW") for seq in numbers]
-                return orders_v1_pb2.ReadFeedReply(frames=orders, head_seq=3)
-            wallet = [payments_v1_pb2.WalletFrame(seq=seq, version=seq) for seq in numbers]
-            return payments_v1_pb2.ReadFeedReply(frames=wallet, head_seq=3)
+                orders = [
+                    orders_v1_pb2.OrderFrame(feed_number=seq, order_id="1", status="NEW") for seq in numbers
+                ]
+                return orders_v1_pb2.ReadFeedReply(frames=orders, head_feed_number=3)
+            wallet = [payments_v1_pb2.WalletFrame(feed_number=seq, version=seq) for seq in numbers]
+            return payments_v1_pb2.ReadFeedReply(frames=wallet, head_feed_number=3)
         finally:
             self.running[service] -= 1
 
 
 async def test_a_thousand_feeds_with_a_gap_do_not_close_each_other() -> None:
     history = ServicesHistory(BusyServices())  # type: ignore[arg-type]
-    hub = Hub(history, Waits(), Metrics(), lambda *_: None, lambda *_: None)
+    hub = Hub(history, OrderWaiter(), Metrics(), lambda *_: None, lambda *_: None)
     sent: Counter[int] = Counter()
     complete = asyncio.Event()
 
@@ -88,7 +90,7 @@ class HalfHistory:
             raise head
         return [head]
 
-    async def read(self, stream: Stream, user_id: str, after_seq: int) -> Page:
+    async def read(self, stream: Stream, user_id: str, after_feed_number: int) -> Page:
         raise AssertionError("not read")
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from eshop.process.app import ServiceApp
 from eshop.settings import Settings
-from eshop.web.app import ServiceApp
 
 
 def member(**settings: Any) -> str | None:
@@ -29,5 +29,5 @@ def test_worker_with_another_name_or_address_is_another_member(changed: dict[str
 
 def test_worker_of_another_version_is_another_member(monkeypatch: pytest.MonkeyPatch) -> None:
     before = member(instance="payments-2")
-    monkeypatch.setattr("eshop.web.app.version", lambda _package: "999")
+    monkeypatch.setattr("eshop.process.app.version", lambda _package: "999")
     assert member(instance="payments-2") != before

@@ -7,9 +7,9 @@ from typing import Any, cast
 import faust
 import pytest
 
-from eshop.web import membership
+from eshop.process import membership
+from eshop.process.membership import LOSSES_MAX, PENDING_LOOKS_MAX, TWIN, Membership
 from eshop.web.health import NotReady
-from eshop.web.membership import LOSSES_MAX, PENDING_LOOKS_MAX, TWIN, Membership
 
 
 class Ended(Exception):
@@ -41,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(membership, "end_process", end)
-    monkeypatch.setattr("eshop.web.membership.time.monotonic", lambda: now.seconds)
+    monkeypatch.setattr("eshop.process.membership.time.monotonic", lambda: now.seconds)
     return now
 
 

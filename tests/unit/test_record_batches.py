@@ -9,9 +9,9 @@ from aiokafka.record import default_records, legacy_records, memory_records, uti
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eshop import record_batches
 from eshop.contracts.unreadable import Unreadable
-from eshop.record_batches import CODECS, broken_codecs, tolerate_unreadable
+from eshop.kafka import record_batches
+from eshop.kafka.record_batches import CODECS, broken_codecs, tolerate_unreadable
 from tests import raw_batches
 from tests.raw_batches import HEADER_BYTES, Record, batch, with_bad_header_name, with_bad_lz4, with_codec
 

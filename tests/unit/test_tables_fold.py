@@ -23,25 +23,30 @@ MINUTE = 29_000_000
 NOW = MINUTE + 2 * WINDOW_MINUTES
 
 
-def created(feed_seq: int, amount: int = 500) -> OrderCreated:
+def created(feed_number: int, amount: int = 500) -> OrderCreated:
     return OrderCreated(
         user_id="ann",
         order_id=ORDER_ID,
         amount_minor=amount,
         currency="USD",
         version=1,
-        feed_seq=feed_seq,
+        feed_number=feed_number,
         pay_before=datetime(2026, 1, 1, tzinfo=UTC),
     )
 
 
-def finished(feed_seq: int, amount: int = 500) -> OrderFinished:
+def finished(feed_number: int, amount: int = 500) -> OrderFinished:
     return OrderFinished(
-        user_id="ann", order_id=ORDER_ID, amount_minor=amount, currency="USD", version=2, feed_seq=feed_seq
+        user_id="ann",
+        order_id=ORDER_ID,
+        amount_minor=amount,
+        currency="USD",
+        version=2,
+        feed_number=feed_number,
     )
 
 
-def cancelled(feed_seq: int, version: int, amount: int = 500) -> OrderCancelled:
+def cancelled(feed_number: int, version: int, amount: int = 500) -> OrderCancelled:
     return OrderCancelled(
         user_id="ann",
         order_id=ORDER_ID,
@@ -49,7 +54,7 @@ def cancelled(feed_seq: int, version: int, amount: int = 500) -> OrderCancelled:
         currency="USD",
         reason="user",
         version=version,
-        feed_seq=feed_seq,
+        feed_number=feed_number,
     )
 
 
@@ -78,12 +83,14 @@ def test_a_cancelled_new_order_never_was_turnover() -> None:
     assert entry.turnover_minor == {}
 
 
-@pytest.mark.parametrize("feed_seq", [1, 2])
-def test_a_redelivered_event_changes_nothing(feed_seq: int) -> None:
+@pytest.mark.parametrize("feed_number", [1, 2])
+def test_a_redelivered_event_changes_nothing(feed_number: int) -> None:
     entry = fold_all(created(1), created(2))
-    assert fold(entry, created(feed_seq), MINUTE + 1, NOW) == fold(entry, created(feed_seq), MINUTE, NOW)
-    assert fold(entry, created(feed_seq), MINUTE, NOW).entry is entry
-    assert fold(entry, created(feed_seq), MINUTE, NOW).outcome is Outcome.DROPPED
+    assert fold(entry, created(feed_number), MINUTE + 1, NOW) == fold(
+        entry, created(feed_number), MINUTE, NOW
+    )
+    assert fold(entry, created(feed_number), MINUTE, NOW).entry is entry
+    assert fold(entry, created(feed_number), MINUTE, NOW).outcome is Outcome.DROPPED
 
 
 def test_numbers_that_never_came_are_counted() -> None:
@@ -106,13 +113,13 @@ def test_an_event_without_feed_number_is_ignored(body: Body) -> None:
 
 
 def test_wallet_and_orders_are_numbered_apart() -> None:
-    opened = AccountOpened(user_id="ann", balance_minor=0, currency="USD", version=1, feed_seq=1)
+    opened = AccountOpened(user_id="ann", balance_minor=0, currency="USD", version=1, feed_number=1)
     paid = PaymentCaptured(
         user_id="ann",
         balance_minor=30,
         currency="USD",
         version=2,
-        feed_seq=2,
+        feed_number=2,
         order_id=ORDER_ID,
         amount_minor=70,
     )
@@ -120,7 +127,7 @@ def test_wallet_and_orders_are_numbered_apart() -> None:
     assert describe(entry)["balance_minor"] == {"USD": 30}
     assert describe(entry)["feeds"] == {"orders": 1, "wallet": 2}
     closed = fold_all(
-        opened, AccountClosed(user_id="ann", balance_minor=0, currency="USD", version=2, feed_seq=2)
+        opened, AccountClosed(user_id="ann", balance_minor=0, currency="USD", version=2, feed_number=2)
     )
     assert describe(closed)["balance_minor"] == {}
     assert Totals([entry, closed]).sums()["accounts"] == 1

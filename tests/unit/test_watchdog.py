@@ -12,8 +12,8 @@ from eshop.agents.watchdog import (
     SILENT_SECONDS,
     STALLED_SECONDS,
     STARVED_SECONDS,
+    PartitionProgress,
     SilenceWatch,
-    Standing,
     Watchdog,
 )
 from eshop.web.health import NotReady
@@ -36,7 +36,7 @@ def watch(clock: list[float], seconds: float, *partitions: Callable[[float], tup
     watchdog, begin, still = Watchdog(), clock[0], set()
     while clock[0] - begin <= seconds:
         told = [partition(clock[0] - begin) for partition in partitions]
-        found = [Standing(TP("topic", n), done, END, tried) for n, (done, tried) in enumerate(told)]
+        found = [PartitionProgress(TP("topic", n), done, END, tried) for n, (done, tried) in enumerate(told)]
         still = {at.partition.partition for at in watchdog.look(found)}
         clock[0] += LOOK_SECONDS
     return still
@@ -78,7 +78,7 @@ def test_partition_may_wait_for_others_with_a_backlog_but_not_for_ever(clock: li
 def test_time_in_which_nothing_could_be_seen_does_not_count(clock: list[float]) -> None:
     watchdog = Watchdog()
     for _ in range(3):
-        assert watchdog.look([Standing(TP("topic", 0), 10, END)]) == []
+        assert watchdog.look([PartitionProgress(TP("topic", 0), 10, END)]) == []
         clock[0] += 2 * STALLED_SECONDS
 
 

@@ -232,13 +232,13 @@ class ListOrdersRequest(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
-    BEFORE_NUMBER_FIELD_NUMBER: _builtins.int
+    BEFORE_FEED_NUMBER_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     limit: _builtins.int
-    before_number: _builtins.int
+    before_feed_number: _builtins.int
     """Only orders created before this one of the user's creation numbers; 0 for the newest."""
     status: _builtins.str
     """Empty for every status."""
@@ -251,14 +251,14 @@ class ListOrdersRequest(_message.Message):
         *,
         user_id: _builtins.str = ...,
         limit: _builtins.int = ...,
-        before_number: _builtins.int = ...,
+        before_feed_number: _builtins.int = ...,
         status: _builtins.str = ...,
         created_after: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_number", b"before_number", "created_after", b"created_after", "created_before", b"created_before", "limit", b"limit", "status", b"status", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_feed_number", b"before_feed_number", "created_after", b"created_after", "created_before", b"created_before", "limit", b"limit", "status", b"status", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -269,20 +269,20 @@ class ListOrdersReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDERS_FIELD_NUMBER: _builtins.int
-    NEXT_NUMBER_FIELD_NUMBER: _builtins.int
-    next_number: _builtins.int
-    """The `before_number` of the next page; 0 where this is the last."""
+    NEXT_FEED_NUMBER_FIELD_NUMBER: _builtins.int
+    next_feed_number: _builtins.int
+    """The `before_feed_number` of the next page; 0 where this is the last."""
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Order]: ...
     def __init__(
         self,
         *,
         orders: _abc.Iterable[Global___Order] | None = ...,
-        next_number: _builtins.int = ...,
+        next_feed_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_number", b"next_number", "orders", b"orders"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_feed_number", b"next_feed_number", "orders", b"orders"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,13 +399,13 @@ Global___RefundOrderReply: _TypeAlias = RefundOrderReply  # noqa: Y015
 class OrderFrame(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    SEQ_FIELD_NUMBER: _builtins.int
+    FEED_NUMBER_FIELD_NUMBER: _builtins.int
     ORDER_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
-    seq: _builtins.int
+    feed_number: _builtins.int
     order_id: _builtins.str
     status: _builtins.str
     reason: _builtins.str
@@ -415,7 +415,7 @@ class OrderFrame(_message.Message):
     def __init__(
         self,
         *,
-        seq: _builtins.int = ...,
+        feed_number: _builtins.int = ...,
         order_id: _builtins.str = ...,
         status: _builtins.str = ...,
         reason: _builtins.str = ...,
@@ -424,7 +424,7 @@ class OrderFrame(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "order_id", b"order_id", "reason", b"reason", "seq", b"seq", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "feed_number", b"feed_number", "order_id", b"order_id", "reason", b"reason", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -435,8 +435,8 @@ class ReadFeedReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FRAMES_FIELD_NUMBER: _builtins.int
-    HEAD_SEQ_FIELD_NUMBER: _builtins.int
-    head_seq: _builtins.int
+    HEAD_FEED_NUMBER_FIELD_NUMBER: _builtins.int
+    head_feed_number: _builtins.int
     """The user's last feed number, in the same snapshot."""
     @_builtins.property
     def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderFrame]: ...
@@ -444,11 +444,11 @@ class ReadFeedReply(_message.Message):
         self,
         *,
         frames: _abc.Iterable[Global___OrderFrame] | None = ...,
-        head_seq: _builtins.int = ...,
+        head_feed_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "head_seq", b"head_seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "head_feed_number", b"head_feed_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -217,21 +217,21 @@ class ListTransfersRequest(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
-    BEFORE_SEQ_FIELD_NUMBER: _builtins.int
+    BEFORE_FEED_NUMBER_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     limit: _builtins.int
-    before_seq: _builtins.int
+    before_feed_number: _builtins.int
     """Only what moved before this one of the wallet's versions; 0 for the newest."""
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         limit: _builtins.int = ...,
-        before_seq: _builtins.int = ...,
+        before_feed_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_seq", b"before_seq", "limit", b"limit", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_feed_number", b"before_feed_number", "limit", b"limit", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -294,20 +294,20 @@ class ListTransfersReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TRANSFERS_FIELD_NUMBER: _builtins.int
-    NEXT_SEQ_FIELD_NUMBER: _builtins.int
-    next_seq: _builtins.int
-    """The `before_seq` of the next page; 0 where this is the last."""
+    NEXT_FEED_NUMBER_FIELD_NUMBER: _builtins.int
+    next_feed_number: _builtins.int
+    """The `before_feed_number` of the next page; 0 where this is the last."""
     @_builtins.property
     def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transfer]: ...
     def __init__(
         self,
         *,
         transfers: _abc.Iterable[Global___Transfer] | None = ...,
-        next_seq: _builtins.int = ...,
+        next_feed_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_seq", b"next_seq", "transfers", b"transfers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_feed_number", b"next_feed_number", "transfers", b"transfers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -366,12 +366,12 @@ Global___GetAccountRequest: _TypeAlias = GetAccountRequest  # noqa: Y015
 class WalletFrame(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    SEQ_FIELD_NUMBER: _builtins.int
+    FEED_NUMBER_FIELD_NUMBER: _builtins.int
     BALANCE_MINOR_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
-    seq: _builtins.int
+    feed_number: _builtins.int
     balance_minor: _builtins.int
     currency: _builtins.str
     version: _builtins.int
@@ -380,7 +380,7 @@ class WalletFrame(_message.Message):
     def __init__(
         self,
         *,
-        seq: _builtins.int = ...,
+        feed_number: _builtins.int = ...,
         balance_minor: _builtins.int = ...,
         currency: _builtins.str = ...,
         version: _builtins.int = ...,
@@ -388,7 +388,7 @@ class WalletFrame(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "balance_minor", b"balance_minor", "currency", b"currency", "seq", b"seq", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "balance_minor", b"balance_minor", "currency", b"currency", "feed_number", b"feed_number", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,8 +399,8 @@ class ReadFeedReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FRAMES_FIELD_NUMBER: _builtins.int
-    HEAD_SEQ_FIELD_NUMBER: _builtins.int
-    head_seq: _builtins.int
+    HEAD_FEED_NUMBER_FIELD_NUMBER: _builtins.int
+    head_feed_number: _builtins.int
     """The user's last feed number, in the same snapshot."""
     @_builtins.property
     def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___WalletFrame]: ...
@@ -408,11 +408,11 @@ class ReadFeedReply(_message.Message):
         self,
         *,
         frames: _abc.Iterable[Global___WalletFrame] | None = ...,
-        head_seq: _builtins.int = ...,
+        head_feed_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "head_seq", b"head_seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "head_feed_number", b"head_feed_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

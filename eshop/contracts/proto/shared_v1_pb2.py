@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%eshop/contracts/proto/shared_v1.proto\x12\x08\x65shop.v1\"|\n\x0eRequestContext\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\x0c\"\'\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"D\n\x0fReadFeedRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x05\"$\n\x10\x46\x65\x65\x64HeadsRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"#\n\x0e\x46\x65\x65\x64HeadsReply\x12\x11\n\thead_seqs\x18\x01 \x03(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%eshop/contracts/proto/shared_v1.proto\x12\x08\x65shop.v1\"|\n\x0eRequestContext\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\x0c\"\'\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"L\n\x0fReadFeedRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x19\n\x11\x61\x66ter_feed_number\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x05\"$\n\x10\x46\x65\x65\x64HeadsRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"+\n\x0e\x46\x65\x65\x64HeadsReply\x12\x19\n\x11head_feed_numbers\x18\x01 \x03(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFUSAL']._serialized_start=177
   _globals['_REFUSAL']._serialized_end=216
   _globals['_READFEEDREQUEST']._serialized_start=218
-  _globals['_READFEEDREQUEST']._serialized_end=286
-  _globals['_FEEDHEADSREQUEST']._serialized_start=288
-  _globals['_FEEDHEADSREQUEST']._serialized_end=324
-  _globals['_FEEDHEADSREPLY']._serialized_start=326
-  _globals['_FEEDHEADSREPLY']._serialized_end=361
+  _globals['_READFEEDREQUEST']._serialized_end=294
+  _globals['_FEEDHEADSREQUEST']._serialized_start=296
+  _globals['_FEEDHEADSREQUEST']._serialized_end=332
+  _globals['_FEEDHEADSREPLY']._serialized_start=334
+  _globals['_FEEDHEADSREPLY']._serialized_end=377
 # @@protoc_insertion_point(module_scope)

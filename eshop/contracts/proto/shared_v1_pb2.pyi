@@ -82,21 +82,21 @@ class ReadFeedRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
-    AFTER_SEQ_FIELD_NUMBER: _builtins.int
+    AFTER_FEED_NUMBER_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    after_seq: _builtins.int
+    after_feed_number: _builtins.int
     limit: _builtins.int
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
-        after_seq: _builtins.int = ...,
+        after_feed_number: _builtins.int = ...,
         limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq", "limit", b"limit", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_feed_number", b"after_feed_number", "limit", b"limit", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -126,19 +126,19 @@ Global___FeedHeadsRequest: _TypeAlias = FeedHeadsRequest  # noqa: Y015
 class FeedHeadsReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    HEAD_SEQS_FIELD_NUMBER: _builtins.int
+    HEAD_FEED_NUMBERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def head_seqs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+    def head_feed_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """One per user asked for, in order."""
 
     def __init__(
         self,
         *,
-        head_seqs: _abc.Iterable[_builtins.int] | None = ...,
+        head_feed_numbers: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["head_seqs", b"head_seqs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head_feed_numbers", b"head_feed_numbers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

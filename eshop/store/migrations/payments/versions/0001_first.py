@@ -10,7 +10,7 @@ down_revision = None
 _TABLES = """
 CREATE TABLE wallets (
     user_id text COLLATE "C" PRIMARY KEY CHECK (user_id <> ''),
-    feed_seq bigint NOT NULL DEFAULT 0 CHECK (feed_seq >= 0),
+    feed_number bigint NOT NULL DEFAULT 0 CHECK (feed_number >= 0),
     balance_minor bigint NOT NULL DEFAULT 0 CHECK (balance_minor >= 0),
     currency text CHECK (currency ~ '^[A-Z]{3}$'),
     CHECK (currency IS NOT NULL OR balance_minor = 0)
@@ -53,12 +53,12 @@ CREATE INDEX legs_user ON legs (user_id) WHERE user_id IS NOT NULL;
 
 CREATE TABLE wallet_history (
     user_id text COLLATE "C" NOT NULL REFERENCES wallets,
-    seq bigint NOT NULL CHECK (seq >= 1),
+    feed_number bigint NOT NULL CHECK (feed_number >= 1),
     balance_minor bigint NOT NULL CHECK (balance_minor >= 0),
     currency text NOT NULL,
     transfer_id uuid UNIQUE REFERENCES transfers,
     at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (user_id, seq)
+    PRIMARY KEY (user_id, feed_number)
 );
 
 CREATE TABLE requests (

@@ -1,0 +1,1 @@
+"""The broker without Faust: topics as they must be, and bounded looks into a log."""

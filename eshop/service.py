@@ -1,0 +1,160 @@
+"""What the orders and the payments worker have in common: which parts, started and stopped in what order."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+from grpc import aio
+
+from eshop.agents.consumer import register
+from eshop.agents.watchdog import LOOK_SECONDS, SilenceWatch
+from eshop.contracts.bodies import ParkedMessage
+from eshop.contracts.topics import Topic
+from eshop.crash_points import arm_crash_points
+from eshop.handlers.parking import park
+from eshop.handlers.replay import Handler
+from eshop.kafka.log import next_offset
+from eshop.kafka.topics import Copies, ensure_topics
+from eshop.process.app import ServiceApp
+from eshop.process.cancellation import cancel_and_wait
+from eshop.process.periodic import register_periodic
+from eshop.process.start import when_there
+from eshop.relay.depth import MEASURE_SECONDS, measure_outbox
+from eshop.relay.publisher import Publisher
+from eshop.relay.relay import Relay
+from eshop.rpc.server import GrpcServer
+from eshop.settings import Settings
+from eshop.store.database import REQUEST_CONNECTIONS_MAX, Database, Session
+from eshop.store.migrate import migrate
+from eshop.store.outbox_notifier import OutboxNotifier
+from eshop.store.retention import Retention
+from eshop.store.unit_of_work import AnyUnitOfWork, Store
+from eshop.web.health import NotReady
+
+RETENTION_SECONDS = 600.0
+#: Its round may end in it; then it is cut off, which costs repeated messages and nothing else.
+RELAY_STOP_SECONDS = 3.0
+
+U = TypeVar("U", bound=AnyUnitOfWork)
+AddServicer = Callable[[aio.Server], None]
+
+
+def create_worker(
+    service: str,
+    settings: Settings,
+    unit: Callable[[Session, OutboxNotifier], U],
+    *,
+    reads: Topic,
+    handler: Handler[U],
+    parks_as: type[ParkedMessage],
+    agent_name: str,
+) -> tuple[ServiceApp, Store[U], Store[U]]:
+    """Return a service's Faust app, its store, and the same with connections of its own for requests.
+
+    Nothing is connected before the app is started.
+    """
+    app = ServiceApp(service, settings)
+    if settings.crash_points is not None:
+        arm_crash_points(settings.crash_points, service)
+    url, name = settings.service_database_url(service), f"eshop-{service}-{os.getpid()}"
+    store = Store(Database(url, name), unit)
+    requests = Store(
+        Database(url, name, REQUEST_CONNECTIONS_MAX),
+        unit,
+        store.notifier,
+        crash_point="after-request-commit",
+    )
+    _wire_database(app, service, settings, store, requests)
+    _wire_relay(app, settings, store)
+    parking = partial(park, announcement=parks_as)
+    looking = partial(next_offset, settings.kafka)
+    register(app, store, settings.topic(reads.name), handler, parking, looking, agent_name)
+    return app, store, requests
+
+
+def _wire_database(
+    app: ServiceApp, service: str, settings: Settings, store: Store[U], requests: Store[U]
+) -> None:
+    async def have_topics() -> None:
+        await ensure_topics(settings.kafka, settings.topic_prefix, _copies(settings))
+
+    async def have_database() -> None:
+        if (admin_url := settings.admin_url()) is not None:
+            await asyncio.to_thread(migrate, service, store.database.url, admin_url)
+
+    @app.before_start
+    async def prepare() -> None:
+        for work in (have_topics, have_database, store.database.open, requests.database.open):
+            await when_there(work)
+
+    async def is_answering() -> None:
+        await store.database.transact(lambda session: session.run_sql("SELECT 1"))
+
+    app.add_check("postgres", is_answering)
+    app.at_end(store.database.close)
+    app.at_end(requests.database.close)
+    register_periodic(app, RETENTION_SECONDS, Retention(store.database).remove_expired, "retention")
+
+
+def _wire_relay(app: ServiceApp, settings: Settings, store: Store[U]) -> None:
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    publisher = Publisher(settings.kafka, settings.topic_prefix, _copies(settings))
+    relay = Relay(store.database, store.notifier, publisher, holder)
+    watch = SilenceWatch(lambda: relay.alive_at, "the relay")
+    running: list[asyncio.Task[None]] = []
+
+    @app.before_start
+    async def start() -> None:
+        running.append(asyncio.create_task(relay.run()))
+
+    @app.at_end
+    async def stop() -> None:
+        relay.stop()
+        if running:
+            await asyncio.wait(running, timeout=RELAY_STOP_SECONDS)
+        await cancel_and_wait(*running, seconds_max=1.0)
+
+    async def is_running() -> None:
+        if not running or running[0].done():
+            raise NotReady("the relay does not run")
+        await watch.check()
+
+    app.add_check("relay", is_running)
+    register_periodic(app, LOOK_SECONDS, watch.look, "the watch on the relay")
+    register_periodic(app, MEASURE_SECONDS, partial(measure_outbox, store.database), "measuring the outbox")
+
+
+def _copies(settings: Settings) -> Copies:
+    return Copies(settings.topic_replication, settings.topic_min_in_sync)
+
+
+def wire_grpc(app: ServiceApp, settings: Settings, services: Mapping[str, AddServicer]) -> None:
+    """Serve gRPC services, by name, from the app's start until it is asked to stop."""
+    running: list[GrpcServer] = []
+
+    @app.before_start
+    async def start() -> None:
+        server = GrpcServer(
+            settings.grpc_address(app.kind),
+            settings.service_token.get_secret_value(),
+            service_names=list(services),
+            with_reflection=settings.grpc_reflection,
+        )
+        for add_servicer in services.values():
+            add_servicer(server.server)
+        await server.start()
+        running.append(server)
+
+    @app.at_stop
+    async def stop() -> None:
+        for server in running:
+            await server.stop()
+
+    async def is_serving() -> None:
+        if not running:
+            raise NotReady("gRPC is not served yet")
+
+    app.add_check("grpc", is_serving)

@@ -1,0 +1,232 @@
+"""What a service's database knows of an order: read for people, by no index of its own.
+
+The outbox has no index on orders or users. But its message ids begin with the time at which they were made,
+and the order's own rows tell at which times something was sent: so it is read in a few short ranges of ids.
+"""
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ARRAY, Text, any_, bindparam, case, cast, func, or_, select, true
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from eshop.store.bulk import array_parameters, array_table
+from eshop.store.database import Session
+from eshop.store.retention import KEPT_DAYS
+from eshop.store.schema import ORDERS, PAYMENTS
+
+#: How long before an order's changes what led to them is looked for.
+LOOK_BACK = timedelta(seconds=60)
+#: How long a transaction may go on. Its rows have the time of its begin, but their ids that of the moment.
+TRANSACTION_MAX = timedelta(seconds=10)
+_outbox = ORDERS.tables["outbox"]  # the same tables in every service's database
+_inbox = ORDERS.tables["inbox"]
+_letters = ORDERS.tables["dead_letters"]
+_actions = ORDERS.tables["operator_actions"]
+_orders = ORDERS.tables["orders"]
+_history = ORDERS.tables["order_history"]
+_payments = PAYMENTS.tables["payments"]
+_transfers = PAYMENTS.tables["transfers"]
+_legs = PAYMENTS.tables["legs"]
+_wallet_history = PAYMENTS.tables["wallet_history"]
+
+Span = tuple[datetime, datetime]
+
+
+@dataclass(slots=True)
+class TimelinePart:
+    """Rows of the tables, each sort in order of time. ``user_id`` where the service has the order at all."""
+
+    order: Any = None
+    user_id: str | None = None
+    changes: list[Any] = field(default_factory=list)
+    decisions: list[Any] = field(default_factory=list)
+    postings: list[Any] = field(default_factory=list)
+    outbox_rows: list[Any] = field(default_factory=list)
+    inbox_rows: list[Any] = field(default_factory=list)
+    letters: list[Any] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
+
+
+_order_id = cast(bindparam("of_order"), UUID)
+_ids = cast(bindparam("message_ids"), ARRAY(UUID))
+_consumer = cast(bindparam("of_consumer"), Text)
+
+_ORDER = select(_orders).where(_orders.c.order_id == _order_id)
+_CHANGES = select(_history).where(_history.c.order_id == _order_id).order_by(_history.c.version)
+_DECISIONS = select(_payments).where(_payments.c.order_id == _order_id)
+_POSTINGS = (
+    select(
+        _transfers.c.transfer_id,
+        _transfers.c.kind,
+        _transfers.c.currency,
+        _transfers.c.created_at,
+        _legs.c.account,
+        _legs.c.amount_minor,
+        case((_legs.c.user_id.is_not(None), _wallet_history.c.balance_minor)).label("balance_minor"),
+        case((_legs.c.user_id.is_not(None), _wallet_history.c.feed_number)).label("feed_number"),
+    )
+    .join(_legs, _legs.c.transfer_id == _transfers.c.transfer_id)
+    .outerjoin(_wallet_history, _wallet_history.c.transfer_id == _transfers.c.transfer_id)
+    .where(_transfers.c.order_id == _order_id)
+    .order_by(_transfers.c.created_at, _transfers.c.transfer_id, _legs.c.leg)
+)
+_RECEIPTS = (
+    select(_inbox)
+    .where(_inbox.c.consumer == _consumer, _inbox.c.message_id == any_(_ids))
+    .order_by(_inbox.c.received_at)
+)
+_LETTERS = (
+    select(
+        _letters.c.dead_letter_id,
+        _letters.c.message_id,
+        _letters.c.cause,
+        _letters.c.status,
+        _letters.c.parked_at,
+    )
+    .where(
+        _letters.c.consumer == _consumer,
+        or_(_letters.c.order_id == _order_id, _letters.c.message_id == any_(_ids)),
+    )
+    .order_by(_letters.c.dead_letter_id)
+)
+_ACTIONS = (
+    select(_actions)
+    .where(
+        or_(
+            _actions.c.order_id == _order_id,
+            _actions.c.dead_letter_id == any_(cast(bindparam("dead_letter_ids"), ARRAY(UUID))),
+        )
+    )
+    .order_by(_actions.c.at)
+)
+_span = array_table(first_id=UUID, end_id=UUID)
+_in_span = (
+    select(_outbox)
+    .where(
+        _outbox.c.message_id >= _span.c.first_id,
+        _outbox.c.message_id < _span.c.end_id,
+        _outbox.c.user_id == bindparam("of_user"),
+        cast(_outbox.c.body, JSONB)["order_id"].astext == cast(bindparam("of_order"), Text),
+    )
+    # One range of the index for each span. Without this the planner reads the whole table once.
+    .offset(0)
+    .lateral("found")
+)
+_SENT_WITHIN = select(_in_span).select_from(_span.join(_in_span, true()))
+_SENT_AS = select(_outbox).where(_outbox.c.message_id == any_(_ids))
+_KEPT_SINCE = select(
+    *(
+        (func.now() - func.make_interval(0, 0, 0, KEPT_DAYS[table])).label(table)
+        for table in ("outbox", "inbox")
+    )
+)
+
+
+class TimelineParts(ABC):
+    """The way of orders through one service."""
+
+    def __init__(self, session: Session, consumer: str) -> None:
+        self._session = session
+        self._consumer = consumer
+
+    @abstractmethod
+    async def read(self, order_id: str, message_ids: Sequence[str]) -> TimelinePart:
+        """Return what the service has of an order, and of these messages, received or sent."""
+
+    async def kept_since(self) -> Any:
+        """Return the times before which rows of the outbox and of the inbox are removed."""
+        (row,) = await self._session.run(_KEPT_SINCE)
+        return row
+
+    async def _read_messages(self, part: TimelinePart, order_id: str, message_ids: Sequence[str]) -> None:
+        asked: dict[str, Any] = {"of_consumer": self._consumer, "message_ids": list(message_ids)}
+        part.inbox_rows = await self._session.run(_RECEIPTS, **asked)
+        part.letters = await self._session.run(_LETTERS, of_order=order_id, **asked)
+        letter_ids = [row.dead_letter_id for row in part.letters]
+        part.actions = await self._session.run(_ACTIONS, of_order=order_id, dead_letter_ids=letter_ids)
+
+    async def _read_outbox_rows(
+        self, part: TimelinePart, order_id: str, message_ids: Sequence[str], spans: Iterable[Span]
+    ) -> None:
+        within = await self._session.run(
+            _SENT_WITHIN,
+            of_order=order_id,
+            of_user=part.user_id,
+            **array_parameters(("first_id", "end_id"), [_ids_of(span) for span in _apart(spans)]),
+        )
+        named = await self._session.run(_SENT_AS, message_ids=list(message_ids))
+        by_id = {row.outbox_id: row for row in [*within, *named]}
+        part.outbox_rows = [by_id[outbox_id] for outbox_id in sorted(by_id)]
+
+
+class OrderTimeline(TimelineParts):
+    """The way of orders through the orders service."""
+
+    async def read(self, order_id: str, message_ids: Sequence[str]) -> TimelinePart:
+        """Return the order's changes with all the rest."""
+        part = TimelinePart()
+        stored = await self._session.run(_ORDER, of_order=order_id)
+        part.changes = await self._session.run(_CHANGES, of_order=order_id)
+        await self._read_messages(part, order_id, message_ids)
+        if stored:
+            part.order = stored[0]
+            part.user_id = part.order.user_id
+            await self._read_outbox_rows(part, order_id, message_ids, _spans(part))
+        return part
+
+
+class PaymentTimeline(TimelineParts):
+    """The way of orders through the payments service."""
+
+    async def read(self, order_id: str, message_ids: Sequence[str]) -> TimelinePart:
+        """Return the payment and its postings with all the rest."""
+        part = TimelinePart()
+        part.decisions = await self._session.run(_DECISIONS, of_order=order_id)
+        part.postings = await self._session.run(_POSTINGS, of_order=order_id)
+        # A transfer has the id of the message that caused it.
+        caused_by = {row.transfer_id for row in part.postings}
+        await self._read_messages(part, order_id, sorted(caused_by.union(message_ids)))
+        if part.decisions:
+            part.user_id = part.decisions[0].user_id
+            moments = {row.received_at for row in part.inbox_rows}
+            moments |= {row.created_at for row in part.postings}
+            moments |= {row.decided_at for row in part.decisions}
+            spans = [(moment, moment) for moment in sorted(moments)]
+            await self._read_outbox_rows(part, order_id, message_ids, spans)
+        return part
+
+
+def _spans(part: TimelinePart) -> list[Span]:
+    """Return when the orders service may have sent something about the order.
+
+    With each change, and shortly before one, when payments was asked for it. An order whose end was asked for
+    is asked about again at ``repeat_at``, which was set by the question before.
+    """
+    created_at = part.order.created_at
+    moments = [created_at, *(row.at for row in (*part.changes, *part.actions))]
+    if part.order.cancellation_reason is not None:
+        moments.append(part.order.repeat_at)
+    return sorted((max(created_at, moment - LOOK_BACK), moment) for moment in moments)
+
+
+def _apart(spans: Iterable[Span]) -> list[Span]:
+    """Let spans, which are sorted, last for a transaction longer, and join them where they overlap."""
+    apart: list[Span] = []
+    for begin, moment in spans:
+        end = moment + TRANSACTION_MAX
+        if apart and begin <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(apart[-1][1], end))
+        else:
+            apart.append((begin, end))
+    return apart
+
+
+def _ids_of(span: Span) -> tuple[str, str]:
+    """Return the ids between which all are that were made in a span: version 7 begins with milliseconds."""
+    first, last = (int(moment.timestamp() * 1000) for moment in span)
+    return str(uuid.UUID(int=first << 80)), str(uuid.UUID(int=last + 1 << 80))

@@ -1,0 +1,86 @@
+"""Entries in a server that speaks Redis' protocol: Garnet, Valkey or Redis. No Lua: Garnet has it off."""
+
+from redis import asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, WatchError
+
+from gateway.cache.store import CacheDown, Entry, Key
+
+#: Of the keys; another form of body takes another number, so that old and new gateways can run side by side.
+_FORMAT = "eshop1"
+CONNECTIONS_MAX = 64
+#: A socket that is silent for longer is given up. Callers bound the whole call besides.
+SOCKET_SECONDS = 0.5
+_PUT_TRIES_MAX = 3
+
+
+class RedisStore:
+    """Keeps ``version stored_at body`` per key, written by WATCH/MULTI so that only newer replaces older."""
+
+    def __init__(self, url: str, prefix: str = "") -> None:
+        self._prefix = f"{_FORMAT}:{prefix}:"
+        pool = aioredis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS_MAX,
+            timeout=SOCKET_SECONDS,
+            protocol=2,
+            socket_timeout=SOCKET_SECONDS,
+            socket_connect_timeout=SOCKET_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._redis = aioredis.Redis.from_pool(pool)
+
+    async def get(self, key: Key) -> Entry | None:
+        """Return what is kept, or None; what can't be read counts as nothing."""
+        try:
+            return _parsed(await self._redis.get(self._name(key)))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise CacheDown(type(error).__name__) from error
+
+    async def put(self, key: Key, entry: Entry, ttl_seconds: int) -> bool:
+        """Keep the entry if it is newer; give up, which is always right, when others keep writing the key."""
+        try:
+            for _ in range(_PUT_TRIES_MAX):
+                try:
+                    return await self._try_put(self._name(key), entry, ttl_seconds)
+                except WatchError:
+                    continue
+        except (RedisError, OSError, TimeoutError) as error:
+            raise CacheDown(type(error).__name__) from error
+        return False
+
+    async def ping(self) -> None:
+        """Ask for a sign of life."""
+        try:
+            await self._redis.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise CacheDown(type(error).__name__) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()
+
+    async def _try_put(self, name: str, entry: Entry, ttl_seconds: int) -> bool:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            await pipe.watch(name)
+            kept = _parsed(await pipe.get(name))
+            if kept is not None and kept.version >= entry.version:
+                return False
+            pipe.multi()  # type: ignore[no-untyped-call]
+            pipe.set(name, b"%d %.3f %b" % (entry.version, entry.stored_at, entry.body), ex=ttl_seconds)
+            await pipe.execute()
+            return True
+
+    def _name(self, key: Key) -> str:
+        return self._prefix + key.text()
+
+
+def _parsed(value: bytes | str | None) -> Entry | None:
+    if not isinstance(value, bytes):
+        return None
+    try:
+        version, stored_at, body = value.split(b" ", 2)
+        return Entry(int(version), body, float(stored_at))
+    except ValueError:
+        return None

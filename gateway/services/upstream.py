@@ -1,0 +1,133 @@
+"""Calls of the services: the token, a deadline on each, a circuit per service, failures as problems."""
+
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from grpc import StatusCode, aio
+
+from eshop.clients.channel import credentials, open_channel
+from eshop.clients.timeline import Timeline, read_timeline
+from eshop.contracts.proto import (
+    orders_v1_pb2_grpc,
+    payments_v1_pb2_grpc,
+    timeline_v1_pb2,
+    timeline_v1_pb2_grpc,
+)
+from gateway.breaker import Breaker, CircuitOpen
+from gateway.http.problems import Problem
+from gateway.metrics import Metrics
+
+#: More than the services' own statement timeout (about 5 s), so that their answer wins.
+CALL_SECONDS_MAX = 8.0
+#: So many calls in a row without an answer open a service's circuit, for so long on the average. Those that
+#: end within the same moment count once: a worker that dies ends all of its calls, and others may be well.
+CIRCUIT_FAILURES = 3
+CIRCUIT_OPEN_SECONDS = 2.0
+CIRCUIT_APART_SECONDS = 0.1
+
+_CODES: Mapping[StatusCode, str] = MappingProxyType(
+    {
+        StatusCode.NOT_FOUND: "not-found",
+        StatusCode.INVALID_ARGUMENT: "invalid",
+        StatusCode.OUT_OF_RANGE: "invalid",
+        StatusCode.ALREADY_EXISTS: "conflict",
+        StatusCode.FAILED_PRECONDITION: "conflict",
+        StatusCode.DEADLINE_EXCEEDED: "slow",
+    }
+)
+#: Said in the problem's detail; all others mean "not now", and their text may be for operators only.
+_SPEAKING = frozenset({StatusCode.INVALID_ARGUMENT, StatusCode.OUT_OF_RANGE, StatusCode.FAILED_PRECONDITION})
+#: No answer. Every other code is one, a refusal too.
+_SILENT = frozenset({StatusCode.DEADLINE_EXCEEDED, StatusCode.UNAVAILABLE})
+#: How a down or busy service looks; any other failure is worth an error line.
+_EXPECTED = frozenset({*_CODES, StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED, StatusCode.CANCELLED})
+
+_Reply = TypeVar("_Reply")
+logger = logging.getLogger(__name__)
+
+
+class Upstream:
+    """Both services' stubs. A call of a service that did not answer the last ones is refused at once."""
+
+    def __init__(self, orders: str, payments: str, token: str, metrics: Metrics) -> None:
+        self._channels = (open_channel(orders), open_channel(payments))
+        self.orders = orders_v1_pb2_grpc.OrdersStub(self._channels[0])
+        self.payments = payments_v1_pb2_grpc.PaymentsStub(self._channels[1])
+        self._timeline_parts = [
+            timeline_v1_pb2_grpc.TimelinePartsStub(channel).GetTimelinePart for channel in self._channels
+        ]
+        self._metadata = credentials(token)
+        self._metrics = metrics
+        self._circuits = {service: _circuit(service, metrics) for service in ("orders", "payments")}
+
+    async def call(
+        self,
+        name: str,
+        method: Callable[..., Awaitable[_Reply]],
+        request: Message,
+        seconds_max: float = CALL_SECONDS_MAX,
+    ) -> _Reply:
+        """Call and return the reply; raise the Problem that a failure means. It is not tried again.
+
+        ``name`` is SERVICE.METHOD. While the service's circuit is open, the Problem says when to come back.
+        """
+        began = time.perf_counter()
+        code = StatusCode.OK.name
+        try:
+            with self._circuits[name.partition(".")[0]].call(_is_silence):
+                return await method(request, timeout=seconds_max, metadata=self._metadata)
+        except CircuitOpen as refusal:
+            code = "CIRCUIT_OPEN"
+            retry_after = str(max(1, math.ceil(refusal.retry_after_seconds)))
+            raise Problem("unavailable", headers={"Retry-After": retry_after}) from refusal
+        except aio.AioRpcError as error:
+            code = error.code().name
+            raise _problem(name, error.code(), error.details() or "") from error
+        finally:
+            self._metrics.upstream_seconds.labels(name, code).observe(time.perf_counter() - began)
+
+    async def look(self, method: Callable[..., Awaitable[_Reply]], request: Message) -> None:
+        """Call past the circuit, to see whether the service answers."""
+        await method(request, timeout=CALL_SECONDS_MAX, metadata=self._metadata)
+
+    async def timeline(self, order_id: str) -> Timeline | None:
+        """Return what both services know of an order; None where there is none."""
+
+        async def ask_orders(request: timeline_v1_pb2.GetTimelinePartRequest) -> timeline_v1_pb2.TimelinePart:
+            return await self.call("orders.GetTimelinePart", self._timeline_parts[0], request)
+
+        async def ask_payments(
+            request: timeline_v1_pb2.GetTimelinePartRequest,
+        ) -> timeline_v1_pb2.TimelinePart:
+            return await self.call("payments.GetTimelinePart", self._timeline_parts[1], request)
+
+        return await read_timeline(order_id, ask_orders, ask_payments)
+
+    async def close(self) -> None:
+        """Close both channels."""
+        for channel in self._channels:
+            await channel.close()
+
+
+def _circuit(service: str, metrics: Metrics) -> Breaker:
+    def changed(is_open: bool) -> None:
+        metrics.circuit_open.labels(service).set(is_open)
+        logger.warning("the circuit of %s is %s", service, "open" if is_open else "closed again")
+
+    metrics.circuit_open.labels(service).set(0)
+    return Breaker(CIRCUIT_FAILURES, CIRCUIT_OPEN_SECONDS, changed, apart_seconds=CIRCUIT_APART_SECONDS)
+
+
+def _is_silence(error: Exception) -> bool:
+    return isinstance(error, aio.AioRpcError) and error.code() in _SILENT
+
+
+def _problem(name: str, code: StatusCode, details: str) -> Problem:
+    if code not in _EXPECTED:
+        logger.error("%s failed: %s: %s", name, code.name, details[:500])
+    return Problem(_CODES.get(code, "unavailable"), details if code in _SPEAKING else "")
