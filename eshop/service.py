@@ -11,6 +11,7 @@ from grpc import aio
 
 from eshop.agents.consumer import register
 from eshop.agents.watchdog import LOOK_SECONDS, SilenceWatch
+from eshop.cancellation import cancel_and_wait
 from eshop.contracts.bodies import ParkedMessage
 from eshop.contracts.topics import Topic
 from eshop.crash_points import arm_crash_points
@@ -19,7 +20,6 @@ from eshop.handlers.replay import Handler
 from eshop.kafka.log import next_offset
 from eshop.kafka.topics import Copies, ensure_topics
 from eshop.process.app import ServiceApp
-from eshop.process.cancellation import cancel_and_wait
 from eshop.process.periodic import register_periodic
 from eshop.process.start import when_there
 from eshop.relay.depth import MEASURE_SECONDS, measure_outbox

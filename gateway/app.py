@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
 
+from eshop.cancellation import cancel_and_wait
 from eshop.contracts.messages import Message
 from eshop.contracts.proto.orders_v1_pb2 import CreateOrder, CreateOrderResult, CreateOrdersRequest
 from eshop.contracts.proto.shared_v1_pb2 import FeedHeadsRequest
 from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
-from eshop.process.cancellation import cancel_and_wait
 from eshop.settings import Settings
 from gateway.app_keys import (
     CACHED_READS,
@@ -20,9 +20,9 @@ from gateway.app_keys import (
     METRICS,
     ORDER_BATCHER,
     ORDER_WAITER,
+    RECONCILER,
     SETTINGS,
     STORE,
-    SWEEP,
     UPSTREAM,
 )
 from gateway.cache import ReadThrough, RedisStore, VersionedStore
@@ -73,7 +73,7 @@ async def _parts(app: web.Application) -> AsyncIterator[None]:
     hub = app[HUB] = Hub(
         history, order_waiter, metrics, noticed=cached_reads.notice_frame, shown=cached_reads.show_frame
     )
-    reconciler = app[SWEEP] = FeedReconciler(hub, history)
+    reconciler = app[RECONCILER] = FeedReconciler(hub, history)
     events = _events(settings, metrics, hub, order_waiter, reconciler)
     health = app[HEALTH] = _health(upstream, events, store, metrics)
     tasks = [asyncio.create_task(each.run()) for each in (events, reconciler, health)]

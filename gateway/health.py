@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from eshop.process.cancellation import bounded
+from eshop.cancellation import bounded
 
 #: A dependency that takes longer counts as missing.
 CHECK_SECONDS_MAX = 1.0

@@ -14,13 +14,13 @@ from prometheus_client import Counter, Histogram
 from eshop.agents.batches import ack_in_order, headers_of, message_of, origin_of
 from eshop.agents.partition_retry import PartitionRetry
 from eshop.agents.positions import Positions
+from eshop.cancellation import cancel_and_wait
 from eshop.contracts.bodies import UnknownEvent
 from eshop.contracts.envelope import UndecodableMessage
 from eshop.contracts.messages import Message, Origin
 from eshop.crash_points import crash_point
 from eshop.handlers.parking import Poison
 from eshop.handlers.replay import Handler
-from eshop.process.cancellation import cancel_and_wait
 from eshop.process.exit import end_process
 from eshop.store.faults import WatermarkGap, cause_of
 from eshop.store.unit_of_work import AnyUnitOfWork, Store

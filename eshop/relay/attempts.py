@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter
 
-from eshop.process.cancellation import cancel_and_wait
+from eshop.cancellation import cancel_and_wait
 from eshop.relay.backlog import Backlog, Groups, Key
 from eshop.relay.publisher import Publisher
 from eshop.store.outbox import Sent
@@ -61,9 +61,9 @@ class Attempts:
         if attempts:
             await asyncio.wait(attempts.values(), timeout=seconds_max)
         for task in self._tasks.values():
-            task.remove_done_callback(self._ring)
+            task.remove_done_callback(self._notify)
             if not task.done():
-                task.add_done_callback(self._ring)
+                task.add_done_callback(self._notify)
 
     def ended(self) -> list[Attempt]:
         """Return the attempts that have ended, and are to be settled."""
@@ -86,5 +86,5 @@ class Attempts:
         await cancel_and_wait(*tasks.values())
         self._backlog.abandon(time.monotonic())
 
-    def _ring(self, _task: _Task) -> None:
+    def _notify(self, _task: _Task) -> None:
         self._notifier.notify()

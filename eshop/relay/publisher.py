@@ -13,10 +13,10 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from eshop.cancellation import bounded
 from eshop.contracts.envelope import Envelope
 from eshop.contracts.topics import CATALOGUE
 from eshop.kafka.topics import ONE_COPY, Copies, ensure_topics
-from eshop.process.cancellation import bounded
 from eshop.store.outbox import Sent, Unsent
 
 logger = logging.getLogger(__name__)

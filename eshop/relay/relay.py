@@ -9,8 +9,8 @@ from contextlib import suppress
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 
+from eshop.cancellation import cancel_and_wait
 from eshop.crash_points import crash_point
-from eshop.process.cancellation import cancel_and_wait
 from eshop.relay.attempts import Attempts
 from eshop.relay.backlog import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, Backlog
 from eshop.relay.publisher import Publisher

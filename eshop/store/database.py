@@ -13,7 +13,7 @@ from psycopg2.extras import NamedTupleCursor
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.sql.expression import ClauseElement
 
-from eshop.process.cancellation import bounded
+from eshop.cancellation import bounded
 from eshop.store.faults import BrokenAssertion, LockTimeout, TransientFault
 
 logger = logging.getLogger(__name__)

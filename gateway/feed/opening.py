@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from eshop.process.cancellation import cancel_and_wait
+from eshop.cancellation import cancel_and_wait
 from gateway.feed.frames import Position, Since, Stream
 from gateway.feed.history import History
 from gateway.http.problems import Problem

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from eshop.process.cancellation import cancel_and_wait
-from gateway.app_keys import HISTORY, HUB, METRICS, SETTINGS, SWEEP
+from eshop.cancellation import cancel_and_wait
+from gateway.app_keys import HISTORY, HUB, METRICS, RECONCILER, SETTINGS
 from gateway.feed.connection import End, Feed
 from gateway.feed.frames import Position, Stream
 from gateway.feed.opening import known_heads, position_now
@@ -63,7 +63,7 @@ async def feed_socket(request: web.Request) -> web.WebSocketResponse:
         for stream, head_feed_number in heads.items():
             feed.notice_head(stream, head_feed_number)
         if len(heads) < len(Stream):
-            request.app[SWEEP].soon()
+            request.app[RECONCILER].soon()
         await socket.prepare(request)
         await _serve(request, socket, feed, position_now(heads) if cursor is None else cursor)
     return socket

@@ -7,8 +7,8 @@ import pytest
 
 from eshop.agents import watchdog as watchdogs
 from eshop.agents.watchdog import SilenceWatch
+from eshop.cancellation import cancel_and_wait
 from eshop.handlers.orders import place_orders
-from eshop.process.cancellation import cancel_and_wait
 from eshop.relay import relay as relays
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay

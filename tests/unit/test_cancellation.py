@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from eshop.process.cancellation import bounded, cancel_and_wait
+from eshop.cancellation import bounded, cancel_and_wait
 
 
 async def swallowing(times: int, entered: asyncio.Event) -> str:

@@ -85,7 +85,7 @@ def test_whatever_is_cancelled_is_awaited_with_a_bound() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     }
-    assert {name for name, method in calls if method == "cancel"} == {"eshop/process/cancellation.py"}
+    assert {name for name, method in calls if method == "cancel"} == {"eshop/cancellation.py"}
     assert {name for name, method in calls if method == "wait_for"} == set()
 
 
