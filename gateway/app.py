@@ -1,13 +1,11 @@
 """The app factory: everything the gateway is made of, wired here and nowhere else."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
 
 from eshop.cancellation import cancel_and_wait
-from eshop.contracts.messages import Message
 from eshop.contracts.proto.orders_v1_pb2 import CreateOrder, CreateOrderResult, CreateOrdersRequest
 from eshop.contracts.proto.shared_v1_pb2 import FeedHeadsRequest
 from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
@@ -26,9 +24,8 @@ from gateway.app_keys import (
     UPSTREAM,
 )
 from gateway.cache import ReadThrough, RedisStore, VersionedStore
-from gateway.feed import frames
+from gateway.feed.dispatch import EventDispatch
 from gateway.feed.events import Events
-from gateway.feed.history import ServicesHistory
 from gateway.feed.hub import Hub
 from gateway.feed.reconcile import FeedReconciler
 from gateway.health import Health
@@ -38,6 +35,7 @@ from gateway.http.problems import Problem
 from gateway.metrics import Metrics
 from gateway.routes import accounts, operations, orders, pages, socket
 from gateway.services.cached_reads import CachedReads
+from gateway.services.history import ServicesHistory
 from gateway.services.order_batcher import OrderBatcher, Send
 from gateway.services.order_waiter import OrderWaiter
 from gateway.services.upstream import Upstream
@@ -71,7 +69,11 @@ async def _parts(app: web.Application) -> AsyncIterator[None]:
     history = app[HISTORY] = ServicesHistory(upstream)
     order_waiter = app[ORDER_WAITER] = OrderWaiter()
     hub = app[HUB] = Hub(
-        history, order_waiter, metrics, noticed=cached_reads.notice_frame, shown=cached_reads.show_frame
+        history,
+        metrics,
+        noticed=cached_reads.notice_frame,
+        shown=cached_reads.show_frame,
+        order_final=order_waiter.tell,
     )
     reconciler = app[RECONCILER] = FeedReconciler(hub, history)
     events = _events(settings, metrics, hub, order_waiter, reconciler)
@@ -105,14 +107,6 @@ def _sender(upstream: Upstream, metrics: Metrics) -> Send:
 def _events(
     settings: Settings, metrics: Metrics, hub: Hub, order_waiter: OrderWaiter, reconciler: FeedReconciler
 ) -> Events:
-    def handle(message: Message) -> None:
-        frame = frames.of_event(message)
-        if frame is None:
-            return
-        hub.dispatch(message.user_id, frame)
-        if hub.is_watched(message.user_id):
-            metrics.push_seconds.observe(max(0.0, time.time() - message.envelope.time.timestamp()))
-
     def attached(now: bool) -> None:
         order_waiter.attached = now
         if now:
@@ -121,7 +115,7 @@ def _events(
             order_waiter.tell_all()
 
     topics = [settings.topic(topic.name) for topic in (ORDERS_EVENTS, PAYMENTS_EVENTS)]
-    return Events(settings.kafka, topics, handle, attached, metrics)
+    return Events(settings.kafka, topics, EventDispatch(hub, metrics).handle, attached, metrics)
 
 
 def _health(upstream: Upstream, events: Events, store: VersionedStore, metrics: Metrics) -> Health:

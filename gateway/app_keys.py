@@ -1,30 +1,33 @@
-"""What the app and each request carry, by typed key."""
+"""Typed keys of what the app and a request carry. It imports only types, so that every room may import it."""
+
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from eshop.settings import Settings
-from gateway.cache import VersionedStore
-from gateway.feed.history import ServicesHistory
-from gateway.feed.hub import Hub
-from gateway.feed.reconcile import FeedReconciler
-from gateway.health import Health
-from gateway.http.tracing import Trace
-from gateway.metrics import Metrics
-from gateway.services.cached_reads import CachedReads
-from gateway.services.order_batcher import OrderBatcher
-from gateway.services.order_waiter import OrderWaiter
-from gateway.services.upstream import Upstream
+if TYPE_CHECKING:
+    from eshop.settings import Settings
+    from gateway.cache import VersionedStore
+    from gateway.feed.hub import Hub
+    from gateway.feed.reconcile import FeedReconciler
+    from gateway.health import Health
+    from gateway.http.tracing import Trace
+    from gateway.metrics import Metrics
+    from gateway.services.cached_reads import CachedReads
+    from gateway.services.history import ServicesHistory
+    from gateway.services.order_batcher import OrderBatcher
+    from gateway.services.order_waiter import OrderWaiter
+    from gateway.services.upstream import Upstream
 
-SETTINGS = web.AppKey("settings", Settings)
-METRICS = web.AppKey("metrics", Metrics)
-UPSTREAM = web.AppKey("upstream", Upstream)
-STORE: web.AppKey[VersionedStore] = web.AppKey("store")
-CACHED_READS = web.AppKey("reads", CachedReads)
-ORDER_BATCHER = web.AppKey("order_batcher", OrderBatcher)
-HISTORY = web.AppKey("history", ServicesHistory)
-ORDER_WAITER = web.AppKey("waits", OrderWaiter)
-HUB = web.AppKey("hub", Hub)
-RECONCILER = web.AppKey("reconciler", FeedReconciler)
-HEALTH = web.AppKey("health", Health)
+SETTINGS: "web.AppKey[Settings]" = web.AppKey("settings")
+METRICS: "web.AppKey[Metrics]" = web.AppKey("metrics")
+UPSTREAM: "web.AppKey[Upstream]" = web.AppKey("upstream")
+STORE: "web.AppKey[VersionedStore]" = web.AppKey("store")
+CACHED_READS: "web.AppKey[CachedReads]" = web.AppKey("cached_reads")
+ORDER_BATCHER: "web.AppKey[OrderBatcher]" = web.AppKey("order_batcher")
+HISTORY: "web.AppKey[ServicesHistory]" = web.AppKey("history")
+ORDER_WAITER: "web.AppKey[OrderWaiter]" = web.AppKey("order_waiter")
+HUB: "web.AppKey[Hub]" = web.AppKey("hub")
+RECONCILER: "web.AppKey[FeedReconciler]" = web.AppKey("reconciler")
+HEALTH: "web.AppKey[Health]" = web.AppKey("health")
 
-TRACE = web.RequestKey("trace", Trace)
+TRACE: "web.RequestKey[Trace]" = web.RequestKey("trace")

@@ -9,31 +9,35 @@ from gateway.feed.history import History
 from gateway.http.problems import Problem
 from gateway.http.views import NEW
 from gateway.metrics import Metrics
-from gateway.services.order_waiter import OrderWaiter
 
 CONNECTIONS_PER_USER_MAX = 20
 CONNECTIONS_MAX = 10_000
 
-#: Hears of a user's frame.
+#: Called with a user and a frame of the user's.
 Listener = Callable[[str, Frame], None]
 
 
 class Hub:
-    """Open feeds by user. ``noticed`` hears of every event's frame, ``shown`` of those that were pushed."""
+    """Open feeds by user.
+
+    ``noticed`` is called with the frame of every event, ``shown`` with each frame that was pushed,
+    ``order_final`` with the id of an order that has reached a final status.
+    """
 
     def __init__(
         self,
         history: History,
-        order_waiter: OrderWaiter,
         metrics: Metrics,
+        *,
         noticed: Listener,
         shown: Listener,
+        order_final: Callable[[str], None],
     ) -> None:
         self._history = history
-        self._order_waiter = order_waiter
         self._metrics = metrics
         self._noticed = noticed
         self._shown = shown
+        self._order_final = order_final
         self._feeds: dict[str, set[Feed]] = {}
         self._count = 0
         self._closing = False
@@ -58,12 +62,12 @@ class Hub:
                 del self._feeds[user_id]
 
     def dispatch(self, user_id: str, frame: Frame) -> None:
-        """Offer an event's frame to its user's feeds, and wake who order_waiter for its order."""
+        """Offer an event's frame to its user's feeds, and report an order that is final."""
         self._noticed(user_id, frame)
         for feed in self._feeds.get(user_id, ()):
             feed.offer(frame)
         if frame.stream is Stream.ORDERS and frame.fields["status"] != NEW:
-            self._order_waiter.tell(frame.entity)
+            self._order_final(frame.entity)
 
     def is_watched(self, user_id: str) -> bool:
         """Say whether the user has a feed open here."""

@@ -19,7 +19,6 @@ from gateway.feed.reconcile import FeedReconciler
 from gateway.http.problems import Problem
 from gateway.http.views import time_text
 from gateway.metrics import Metrics
-from gateway.services.order_waiter import OrderWaiter
 
 
 def order_frame(seq: int, status: str = "FINISHED") -> Frame:
@@ -82,15 +81,15 @@ class Shop:
 
     def __init__(self) -> None:
         self.history = MemoryHistory()
-        self.waits = OrderWaiter()
+        self.final: list[str] = []
         self.shown: list[tuple[str, int]] = []
         self.noticed: list[tuple[str, int]] = []
         self.hub = Hub(
             self.history,
-            self.waits,
             Metrics(),
             noticed=lambda user_id, frame: self.noticed.append((user_id, frame.feed_number)),
             shown=lambda user_id, frame: self.shown.append((user_id, frame.feed_number)),
+            order_final=self.final.append,
         )
 
     def happen(self, user_id: str, *frames: Frame) -> None:
@@ -267,7 +266,13 @@ async def test_a_time_is_the_number_before_it(head_feed_number: int, since: int)
 async def test_a_stream_whose_service_is_away_joins_when_its_head_is_known_and_loses_nothing() -> None:
     shop = Shop()
     shop.history = TimedHistory()
-    shop.hub = Hub(shop.history, shop.waits, Metrics(), lambda *_: None, lambda *_: None)
+    shop.hub = Hub(
+        shop.history,
+        Metrics(),
+        noticed=lambda *_: None,
+        shown=lambda *_: None,
+        order_final=lambda _: None,
+    )
     shop.history.reach["ann"] = Position(7, 40)
     with shop.hub.attach("ann") as feed:
         client = Client()
@@ -453,3 +458,10 @@ async def test_a_client_that_takes_nothing_holds_up_no_farewell() -> None:
         shop.hub.close()
         async with asyncio.timeout(1):
             assert await running is End.SHUTDOWN
+
+
+def test_an_order_that_is_final_is_reported_whether_its_user_has_a_feed_or_not() -> None:
+    shop = Shop()
+    for status in ("NEW", "FINISHED"):
+        shop.hub.dispatch("ann", Frame(Stream.ORDERS, 1, "o-1", 1, {"status": status}))
+    assert shop.final == ["o-1"]

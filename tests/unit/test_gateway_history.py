@@ -11,12 +11,12 @@ from eshop.contracts.proto import orders_v1_pb2, payments_v1_pb2, shared_v1_pb2
 from gateway.feed import opening
 from gateway.feed.connection import End
 from gateway.feed.frames import Position, Since, Stream
-from gateway.feed.history import READS_MAX, Page, ServicesHistory
+from gateway.feed.history import Page
 from gateway.feed.hub import Hub
 from gateway.feed.opening import known_heads, position_now
 from gateway.http.problems import Problem
 from gateway.metrics import Metrics
-from gateway.services.order_waiter import OrderWaiter
+from gateway.services.history import READS_MAX, ServicesHistory
 
 FEEDS = 1_000
 
@@ -52,7 +52,13 @@ class BusyServices:
 
 async def test_a_thousand_feeds_with_a_gap_do_not_close_each_other() -> None:
     history = ServicesHistory(BusyServices())  # type: ignore[arg-type]
-    hub = Hub(history, OrderWaiter(), Metrics(), lambda *_: None, lambda *_: None)
+    hub = Hub(
+        history,
+        Metrics(),
+        noticed=lambda *_: None,
+        shown=lambda *_: None,
+        order_final=lambda _: None,
+    )
     sent: Counter[int] = Counter()
     complete = asyncio.Event()
 
