@@ -3,7 +3,8 @@
 from functools import partial
 
 from eshop.agents.watchdog import LOOK_SECONDS, PartitionProgress, Watch
-from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
+from eshop.contracts.services import PROJECTED, PROJECTIONS
+from eshop.contracts.topics import PARTITIONS
 from eshop.kafka.log import next_offset, read_from
 from eshop.kafka.topics import Copies, ensure, ensure_topics, new_topic
 from eshop.process.app import ServiceApp
@@ -21,11 +22,11 @@ CATCH_UP_SECONDS = 5.0
 
 def create_app(settings: Settings) -> ServiceApp:
     """Return the worker's app. Nothing is connected before it is started."""
-    app = ServiceApp("projections", settings)
+    app = ServiceApp(PROJECTIONS, settings)
     table = users.register(app, settings, end_process)
     install_projections(app, table)
     app.add_check("tables", table.check)
-    sources = [settings.topic(known.name) for known in (ORDERS_EVENTS, PAYMENTS_EVENTS)]
+    sources = [settings.topic(known.name) for known in PROJECTED]
 
     async def progress(consumer: SeekingConsumer) -> list[PartitionProgress]:
         partitions = [tp for tp in consumer.assignment() if tp.topic in sources]

@@ -1,19 +1,21 @@
-"""What the orders and the payments worker have in common: which parts, started and stopped in what order."""
+"""What the workers of all services have in common: the parts, and the order in which they start and stop."""
 
 import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from grpc import aio
 
 from eshop.agents.consumer import register
 from eshop.agents.watchdog import LOOK_SECONDS, SilenceWatch
 from eshop.cancellation import cancel_and_wait
-from eshop.contracts.bodies import ParkedMessage
-from eshop.contracts.topics import Topic
+from eshop.contracts.messages import parked_by
+from eshop.contracts.proto.dead_letters_v1_pb2_grpc import add_DeadLettersServicer_to_server
+from eshop.contracts.proto.timeline_v1_pb2_grpc import add_TimelinePartsServicer_to_server
+from eshop.contracts.services import Service
 from eshop.crash_points import arm_crash_points
 from eshop.handlers.parking import park
 from eshop.handlers.replay import Handler
@@ -25,54 +27,72 @@ from eshop.process.start import when_there
 from eshop.relay.depth import MEASURE_SECONDS, measure_outbox
 from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay
+from eshop.rpc import dead_letters, timeline
 from eshop.rpc.server import GrpcServer
 from eshop.settings import Settings
 from eshop.store.database import REQUEST_CONNECTIONS_MAX, Database, Session
 from eshop.store.migrate import migrate
 from eshop.store.outbox_notifier import OutboxNotifier
 from eshop.store.retention import Retention
-from eshop.store.unit_of_work import AnyUnitOfWork, Store
+from eshop.store.unit_of_work import Store, UnitOfWork
 from eshop.web.health import NotReady
 
 RETENTION_SECONDS = 600.0
 #: Its round may end in it; then it is cut off, which costs repeated messages and nothing else.
 RELAY_STOP_SECONDS = 3.0
 
-U = TypeVar("U", bound=AnyUnitOfWork)
+U = TypeVar("U", bound=UnitOfWork)
 AddServicer = Callable[[aio.Server], None]
 
 
-def create_worker(
-    service: str,
-    settings: Settings,
-    unit: Callable[[Session, OutboxNotifier], U],
-    *,
-    reads: Topic,
-    handler: Handler[U],
-    parks_as: type[ParkedMessage],
-    agent_name: str,
-) -> tuple[ServiceApp, Store[U], Store[U]]:
-    """Return a service's Faust app, its store, and the same with connections of its own for requests.
+class ServiceWorker(Generic[U]):
+    """A service's worker: its Faust app, and two stores of its database, of which ``requests`` is for gRPC.
 
-    Nothing is connected before the app is started.
+    Each topic that the service reads has an agent that hands batches to ``handler``. Dead letters and
+    timelines are served by gRPC; ``serve`` adds other servicers. Nothing is connected before ``app`` starts.
     """
-    app = ServiceApp(service, settings)
-    if settings.crash_points is not None:
-        arm_crash_points(settings.crash_points, service)
-    url, name = settings.service_database_url(service), f"eshop-{service}-{os.getpid()}"
-    store = Store(Database(url, name), unit)
-    requests = Store(
-        Database(url, name, REQUEST_CONNECTIONS_MAX),
-        unit,
-        store.notifier,
-        crash_point="after-request-commit",
-    )
-    _wire_database(app, service, settings, store, requests)
-    _wire_relay(app, settings, store)
-    parking = partial(park, announcement=parks_as)
-    looking = partial(next_offset, settings.kafka)
-    register(app, store, settings.topic(reads.name), handler, parking, looking, agent_name)
-    return app, store, requests
+
+    def __init__(
+        self,
+        service: Service,
+        settings: Settings,
+        unit_of_work: Callable[[Session, OutboxNotifier], U],
+        handler: Handler[U],
+    ) -> None:
+        name = service.name
+        self.app = ServiceApp(name, settings)
+        if settings.crash_points is not None:
+            arm_crash_points(settings.crash_points, name)
+        url, client = settings.service_database_url(name), f"eshop-{name}-{os.getpid()}"
+        self.store = Store(Database(url, client), unit_of_work)
+        self.requests = Store(
+            Database(url, client, REQUEST_CONNECTIONS_MAX),
+            unit_of_work,
+            self.store.notifier,
+            crash_point="after-request-commit",
+        )
+        _wire_database(self.app, name, settings, self.store, self.requests)
+        _wire_relay(self.app, settings, self.store)
+        self._read(service, settings, handler)
+        self._servicers: dict[str, AddServicer] = {}
+        letters = dead_letters.DeadLettersServicer(self.requests, handler)
+        self.serve(dead_letters.SERVICE_NAME, partial(add_DeadLettersServicer_to_server, letters))
+        part = timeline.TimelinePartsServicer(self.requests)
+        self.serve(timeline.SERVICE_NAME, partial(add_TimelinePartsServicer_to_server, part))
+        _wire_grpc(self.app, settings, self._servicers)
+
+    def serve(self, name: str, add_servicer: AddServicer) -> None:
+        """Serve a gRPC service, by its full name, from the app's start until it is asked to stop."""
+        self._servicers[name] = add_servicer
+
+    def _read(self, service: Service, settings: Settings, handler: Handler[U]) -> None:
+        parking = partial(park, announcement=parked_by(service))
+        looking = partial(next_offset, settings.kafka)
+        for topic in service.reads:
+            agent = f"{service.name}.{handler.__name__}"
+            if len(service.reads) > 1:
+                agent = f"{agent}.{topic.name}"
+            register(self.app, self.store, settings.topic(topic.name), handler, parking, looking, agent)
 
 
 def _wire_database(
@@ -131,7 +151,7 @@ def _copies(settings: Settings) -> Copies:
     return Copies(settings.topic_replication, settings.topic_min_in_sync)
 
 
-def wire_grpc(app: ServiceApp, settings: Settings, services: Mapping[str, AddServicer]) -> None:
+def _wire_grpc(app: ServiceApp, settings: Settings, services: Mapping[str, AddServicer]) -> None:
     """Serve gRPC services, by name, from the app's start until it is asked to stop."""
     running: list[GrpcServer] = []
 

@@ -3,26 +3,28 @@
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from eshop.contracts.services import OTHER_HTTP_PORTS, SERVICES
 from eshop.environment import PREFIX, is_of_kubernetes, own_variables
 
 #: Where each kind of process listens unless told otherwise: (HTTP port, gRPC port).
 DEFAULT_PORTS: dict[str, tuple[int, int | None]] = {
-    "orders": (6066, 50051),
-    "payments": (6067, 50052),
-    "projections": (6068, None),
-    "gateway": (8000, None),
+    **{service.name: (service.http_port, service.grpc_port) for service in SERVICES.values()},
+    **{name: (http_port, None) for name, http_port in OTHER_HTTP_PORTS.items()},
 }
+#: A service's settings for its callers and its audit, by the service's name.
+_GRPC = {name: f"{name}_grpc" for name in SERVICES}
+_DATABASES = {name: f"{name}_database_url" for name in SERVICES}
 #: Where container engines put secrets: one file per setting, named as its variable in small letters.
 SECRETS_FOLDER = Path("/run/secrets")
 #: What the defaults and the compose files for development use: everybody knows them.
 KNOWN_TOKEN = "development-service-token"  # noqa: S105
-KNOWN_PASSWORDS = frozenset({"postgres", "orders_app", "payments_app"})
+KNOWN_PASSWORDS = frozenset({"postgres", *(f"{name}_app" for name in SERVICES)})
 PORT_MAX = 65_535
 #: Variables of test harnesses begin with these; no setting's name does.
 HARNESS_PREFIXES = ("ESHOP_TESTS_", "ESHOP_FAULTS_")
@@ -32,7 +34,33 @@ _TOKEN = re.compile(r"[!-~]([ -~]*[!-~])?")
 ANY_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared, not bound
 
 
-class Settings(BaseSettings):
+def _service_fields() -> dict[str, Any]:
+    addresses = {
+        _GRPC[name]: (
+            str,
+            Field(
+                f"127.0.0.1:{service.grpc_port}", description=f"addresses of {name} workers, comma-separated"
+            ),
+        )
+        for name, service in SERVICES.items()
+    }
+    databases = {
+        _DATABASES[name]: (
+            SecretStr | None,
+            Field(None, description=f"the {name} database, as `eshop audit` reads it"),
+        )
+        for name in SERVICES
+    }
+    return addresses | databases
+
+
+if TYPE_CHECKING:
+    _PerService = BaseSettings
+else:
+    _PerService = create_model("_PerService", __base__=BaseSettings, **_service_fields())
+
+
+class Settings(_PerService):
     """One frozen object. All bad values are reported at once, and secrets never show in the report.
 
     Names are the fields' with the prefix ``ESHOP_``; a variable with the prefix that is no setting's is
@@ -60,14 +88,8 @@ class Settings(BaseSettings):
         SecretStr("postgresql://postgres:postgres@127.0.0.1:5432/postgres"),
         description="creates databases and roles at start; empty where `eshop migrate` did so before",
     )
-    orders_database_url: SecretStr | None = Field(None, description="where `eshop audit` finds orders")
-    payments_database_url: SecretStr | None = Field(None, description="where `eshop audit` finds payments")
     kafka: str = Field("127.0.0.1:9092", description="bootstrap servers, comma-separated")
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    orders_grpc: str = Field("127.0.0.1:50051", description="the orders workers' addresses, comma-separated")
-    payments_grpc: str = Field(
-        "127.0.0.1:50052", description="addresses of payments workers, comma-separated"
-    )
     auth: Literal["header"] = Field("header", description="header: X-User-Id names the user")
     allowed_origins: str = Field(
         "", description="web pages that may open sockets besides the gateway's own, comma-separated origins"
@@ -128,7 +150,7 @@ class Settings(BaseSettings):
             raise ValueError("; ".join(_strange(name, known) for name in sorted(strange)))
         return values
 
-    @field_validator("orders_grpc", "payments_grpc")
+    @field_validator(*_GRPC.values())
     @classmethod
     def _are_addresses(cls, addresses: str) -> str:
         for address in addresses.split(","):
@@ -157,9 +179,7 @@ class Settings(BaseSettings):
             raise ValueError("production needs a token of its own, not the development default")
         return token
 
-    @field_validator(
-        "database_url", "admin_database_url", "orders_database_url", "payments_database_url", "redis_url"
-    )
+    @field_validator("database_url", "admin_database_url", *_DATABASES.values(), "redis_url")
     @classmethod
     def _password_is_secret(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if not _is_production(info) or url is None or not url.get_secret_value():
@@ -184,6 +204,20 @@ class Settings(BaseSettings):
         if self.environment == "production":
             raise ValueError(f"ESHOP_DATABASE_URL is not set: production has no default for {service}")
         return f"postgresql://{service}_app:{service}_app@127.0.0.1:5432/{service}"
+
+    def grpc_addresses(self, service: str) -> str:
+        """Return the addresses at which a service is called, comma-separated."""
+        addresses: str = getattr(self, _GRPC[service])
+        return addresses
+
+    def names_grpc(self, service: str) -> bool:
+        """Tell whether the addresses of a service were set, and are not the default."""
+        return _GRPC[service] in self.model_fields_set
+
+    def audited_database_url(self, service: str) -> str | None:
+        """Return the address of the service's database that was set for the audit, or None."""
+        url: SecretStr | None = getattr(self, _DATABASES[service])
+        return url.get_secret_value() if url else None
 
     def admin_url(self) -> str | None:
         """Return the administrator's address, or None where databases are taken as they are."""

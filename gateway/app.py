@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from aiohttp import web
 
 from eshop.cancellation import cancel_and_wait
 from eshop.contracts.proto.orders_v1_pb2 import CreateOrder, CreateOrderResult, CreateOrdersRequest
-from eshop.contracts.proto.shared_v1_pb2 import FeedHeadsRequest
-from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
+from eshop.contracts.services import EVENT_TOPICS, SERVICES
 from eshop.settings import Settings
 from gateway.app_keys import (
     CACHED_READS,
@@ -61,7 +61,9 @@ async def _parts(app: web.Application) -> AsyncIterator[None]:
     """Build what needs a running loop, run the background tasks, and take it all down in reverse."""
     settings, metrics = app[SETTINGS], app[METRICS]
     upstream = app[UPSTREAM] = Upstream(
-        settings.orders_grpc, settings.payments_grpc, settings.service_token.get_secret_value(), metrics
+        {service: settings.grpc_addresses(service) for service in SERVICES},
+        settings.service_token.get_secret_value(),
+        metrics,
     )
     store = app[STORE]
     cached_reads = app[CACHED_READS] = CachedReads(ReadThrough(store, metrics.count_cache), upstream)
@@ -114,24 +116,21 @@ def _events(
             reconciler.soon()
             order_waiter.tell_all()
 
-    topics = [settings.topic(topic.name) for topic in (ORDERS_EVENTS, PAYMENTS_EVENTS)]
+    topics = [settings.topic(topic.name) for topic in EVENT_TOPICS]
     return Events(settings.kafka, topics, EventDispatch(hub, metrics).handle, attached, metrics)
 
 
 def _health(upstream: Upstream, events: Events, store: VersionedStore, metrics: Metrics) -> Health:
-    nobody = FeedHeadsRequest(user_ids=["-"])
-
     def told(name: str, up: bool) -> None:
         metrics.dependency_up.labels(name).set(up)
 
     return Health(
         {
-            "orders": lambda: upstream.look(upstream.orders.FeedHeads, nobody),
-            "payments": lambda: upstream.look(upstream.payments.FeedHeads, nobody),
+            **{service: partial(upstream.look, service) for service in SERVICES},
             "kafka": events.check,
             "redis": store.ping,
         },
-        needed=("orders", "payments", "kafka"),
-        serving=("orders", "payments"),
+        needed=(*SERVICES, "kafka"),
+        serving=[*SERVICES],
         told=told,
     )

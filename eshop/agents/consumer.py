@@ -13,9 +13,9 @@ from eshop.process.app import ServiceApp
 from eshop.process.consumer import SeekingConsumer
 from eshop.process.exit import end_process
 from eshop.process.periodic import register_periodic
-from eshop.store.unit_of_work import AnyUnitOfWork, Store
+from eshop.store.unit_of_work import Store, UnitOfWork
 
-U = TypeVar("U", bound=AnyUnitOfWork)
+U = TypeVar("U", bound=UnitOfWork)
 
 
 def register(

@@ -23,7 +23,7 @@ from eshop.handlers.parking import Poison
 from eshop.handlers.replay import Handler
 from eshop.process.exit import end_process
 from eshop.store.faults import WatermarkGap, cause_of
-from eshop.store.unit_of_work import AnyUnitOfWork, Store
+from eshop.store.unit_of_work import Store, UnitOfWork
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _batch_size = Histogram(
     "eshop_batch_messages", "Messages in a transaction", ["agent"], buckets=(1, 2, 5, 10, 50, 100, 250, 500)
 )
 
-U = TypeVar("U", bound=AnyUnitOfWork)
+U = TypeVar("U", bound=UnitOfWork)
 Park = Callable[[U, Poison], Awaitable[None]]
 Event = EventT[Any]
 

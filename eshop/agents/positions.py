@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from eshop.contracts.messages import Origin
 from eshop.process.consumer import SEEK_SECONDS_MAX, SeekingConsumer, nothing_read
 from eshop.store.faults import WatermarkGap
-from eshop.store.unit_of_work import AnyUnitOfWork, Store
+from eshop.store.unit_of_work import Store, UnitOfWork
 from eshop.store.watermarks import Hole
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _corrections = Counter(
 )
 _lost = Counter("eshop_messages_lost_total", "Messages the broker dropped before they were read", ["agent"])
 
-U = TypeVar("U", bound=AnyUnitOfWork)
+U = TypeVar("U", bound=UnitOfWork)
 #: Topic, partition, offset: where the log's next message is, if it begins before that offset.
 NextOffset = Callable[[str, int, int], Awaitable[int | None]]
 

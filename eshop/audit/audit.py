@@ -24,7 +24,8 @@ from eshop.audit.outcomes import SUSPECTS_MAX, Cut, Suspect, find_suspects, in_f
 from eshop.audit.questions import check_questions
 from eshop.audit.sources import Sources
 from eshop.audit.spool import Spool
-from eshop.contracts.topics import CATALOGUE, ORDERS_EVENTS, PAYMENTS_EVENTS
+from eshop.contracts.services import TOPICS
+from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
 
 LOOK_AGAIN_SECONDS = 1.0
 #: How often what keeps moving is looked at before it is given up as moving: then it is no break.
@@ -83,7 +84,7 @@ class _Audit:
         step = self._wanted.progress.step
         step("waiting for rest", None)
         self._findings = await settle(self._sources, self._broker, self._wanted.settle_seconds)
-        names = [self._sources.settings.topic(topic.name) for topic in CATALOGUE]
+        names = [self._sources.settings.topic(topic.name) for topic in TOPICS]
         partitions = await self._broker.partitions(names)
         committed = [
             await self._broker.committed(group, [tp for tp in partitions if tp.topic == topic])
@@ -136,7 +137,7 @@ class _Audit:
         starts = await self._broker.starts(ends)
         readers = {ORDERS_EVENTS.name: self._payments, PAYMENTS_EVENTS.name: self._orders}
         checks = []
-        for topic in CATALOGUE:
+        for topic in TOPICS:
             name = self._sources.settings.topic(topic.name)
             writer = self._orders if topic.name.startswith("eshop.orders.") else self._payments
             reader = readers.get(topic.name)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eshop.audit.databases import Database
-from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
+from eshop.contracts.services import SERVICES
 from eshop.settings import Settings
 
 
@@ -26,9 +26,9 @@ class Sources:
         return Database("payments", self.payments_url)
 
     def groups(self) -> Sequence[tuple[str, str]]:
-        """Return each consumer group with the topic that it reads: orders' and payments'."""
-        settings = self.settings
-        return (
-            (settings.group("orders"), settings.topic(PAYMENTS_EVENTS.name)),
-            (settings.group("payments"), settings.topic(ORDERS_EVENTS.name)),
-        )
+        """Return each service's consumer group with each topic that it reads."""
+        return [
+            (self.settings.group(service.name), self.settings.topic(topic.name))
+            for service in SERVICES.values()
+            for topic in service.reads
+        ]

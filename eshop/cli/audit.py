@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import SecretStr
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -155,8 +154,8 @@ def find_sources(data: Path | None, orders_database: str | None, payments_databa
 
     settings = Settings()
     urls = {
-        "orders": orders_database or _revealed(settings.orders_database_url),
-        "payments": payments_database or _revealed(settings.payments_database_url),
+        "orders": orders_database or settings.audited_database_url("orders"),
+        "payments": payments_database or settings.audited_database_url("payments"),
     }
     kafka = settings.kafka
     ports: dict[str, int] = {}
@@ -178,10 +177,6 @@ def find_sources(data: Path | None, orders_database: str | None, payments_databa
         kafka,
         settings,
     )
-
-
-def _revealed(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret else None
 
 
 def _running_ports(data: Path | None) -> dict[str, int]:

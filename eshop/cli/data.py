@@ -1,7 +1,6 @@
 """`eshop reset`, `eshop topics`, `eshop migrate`: what changes stored things."""
 
 import asyncio
-from enum import StrEnum
 from importlib import import_module
 from typing import Annotated
 
@@ -9,17 +8,12 @@ import typer
 from aiokafka.errors import KafkaError
 
 from eshop.cli.console import DataOption, console, data_folder
+from eshop.cli.operators import ServiceName
 from eshop.cluster.errors import ClusterError
 from eshop.cluster.os_user import remove_folder
+from eshop.contracts.services import SERVICES
 from eshop.kafka.topics import Copies, TopicMismatch, ensure_topics
 from eshop.settings import Settings
-
-
-class Database(StrEnum):
-    """The services that own a database."""
-
-    ORDERS = "orders"
-    PAYMENTS = "payments"
 
 
 def reset(
@@ -62,7 +56,9 @@ def topics() -> None:
 
 
 def migrate(
-    service: Annotated[Database | None, typer.Argument(help="One service only.", show_default=False)] = None,
+    service: Annotated[
+        ServiceName | None, typer.Argument(help="One service only.", show_default=False)
+    ] = None,
 ) -> None:
     """Create and migrate the services' databases, with ESHOP_ADMIN_DATABASE_URL. Harmless to repeat.
 
@@ -78,11 +74,11 @@ def migrate(
         raise ClusterError("ESHOP_ADMIN_DATABASE_URL is empty: it names who may create databases")
     if settings.database_url is not None and service is None:
         raise ClusterError(
-            "ESHOP_DATABASE_URL is one service's: say which, `eshop migrate orders` or `payments`"
+            f"ESHOP_DATABASE_URL is one service's: name one of {', '.join(SERVICES)} after `eshop migrate`"
         )
-    for database in [service] if service else list(Database):
+    for name in [service] if service else SERVICES:
         try:
-            store.migrate(database.value, settings.service_database_url(database.value), admin_url)
+            store.migrate(name, settings.service_database_url(name), admin_url)
         except store.MigrationBlocked as error:
             raise ClusterError(str(error)) from error
-        console.print(f"{database.value}: migrated", markup=False)
+        console.print(f"{name}: migrated", markup=False)

@@ -20,6 +20,7 @@ from eshop.cli.operators import (
     target,
 )
 from eshop.cluster.errors import ClusterError
+from eshop.contracts.services import SERVICES
 
 if TYPE_CHECKING:
     from eshop.contracts.proto import dead_letters_v1_pb2 as pb
@@ -28,7 +29,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Look at messages that a service could never handle; replay or discard them. For operators.",
 )
-SERVICES: tuple[ServiceName, ...] = ("orders", "payments")
 
 T = TypeVar("T")
 Chosen = Iterable[tuple[str, Sequence[Target]]]
@@ -155,7 +155,7 @@ def discard(
     _act_on(chosen, letter_calls.discard, "discarded", reason, operator_name(operator))
 
 
-def _targets(service: ServiceName | None, data: Path | None) -> list[Target]:
+def _targets(service: str | None, data: Path | None) -> list[Target]:
     return [target(name, data) for name in ([service] if service else SERVICES)]
 
 

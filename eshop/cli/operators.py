@@ -4,7 +4,7 @@ import getpass
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,9 +12,13 @@ from eshop.cli.console import data_folder
 from eshop.cluster.errors import ClusterError
 from eshop.cluster.folder import DataFolder
 from eshop.cluster.ports import HOST
+from eshop.contracts.services import SERVICES
 from eshop.settings import Settings
 
-ServiceName = Literal["orders", "payments"]
+if TYPE_CHECKING:
+    ServiceName = str
+else:
+    ServiceName = Literal[tuple(SERVICES)]
 
 ReasonOption = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.", show_default=False)
@@ -33,21 +37,20 @@ ShopOption = Annotated[
 class Target:
     """A service to call: its workers' addresses, comma-separated, and what it wants to be shown."""
 
-    service: ServiceName
+    service: str
     addresses: str
     token: str
 
 
-def target(service: ServiceName, data: Path | None) -> Target:
+def target(service: str, data: Path | None) -> Target:
     """Return the service of the shop that is meant.
 
     The one that runs in ``data`` where that is given; else what ESHOP_*_GRPC says; else the one that runs in
     the default folder, on whatever ports; else the default address.
     """
     settings = Settings()
-    setting = f"{service}_grpc"
-    addresses: str = getattr(settings, setting)
-    if data is not None or setting not in settings.model_fields_set:
+    addresses = settings.grpc_addresses(service)
+    if data is not None or not settings.names_grpc(service):
         folder = data_folder(data)
         found = _running(folder, service)
         if found is None and data is not None:
@@ -66,7 +69,7 @@ def operator_name(chosen: str | None) -> str:
         return f"uid {os.getuid()}"
 
 
-def _running(folder: DataFolder, service: ServiceName) -> str | None:
+def _running(folder: DataFolder, service: str) -> str | None:
     """Return where the shop that runs in the folder has its service, or None where none runs."""
     record = folder.record()
     if record is None or not record.is_alive():

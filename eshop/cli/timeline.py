@@ -8,6 +8,7 @@ import typer
 from eshop.cli.console import console
 from eshop.cli.operators import ShopOption, target
 from eshop.cluster.errors import ClusterError
+from eshop.contracts.services import SERVICES
 
 
 def timeline(
@@ -28,7 +29,7 @@ def timeline(
     """
     from eshop.cli import trail_calls  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
-    found = trail_calls.read(order_id, target("orders", data), target("payments", data))
+    found = trail_calls.read(order_id, [target(service, data) for service in SERVICES])
     if found is None:
         raise ClusterError(f"there is no order {order_id}")
     told = found.as_json(with_internal=True)

@@ -1,6 +1,7 @@
 """An operator's question after an order's way. Imported by a command when it runs, as ``calls`` is."""
 
 import asyncio
+from collections.abc import Iterable
 
 from eshop.cli.calls import ask
 from eshop.cli.operators import Target
@@ -9,9 +10,9 @@ from eshop.contracts.proto import timeline_v1_pb2 as pb
 from eshop.contracts.proto.timeline_v1_pb2_grpc import TimelinePartsStub
 
 
-def read(order_id: str, orders: Target, payments: Target) -> Timeline | None:
-    """Return the order's timeline, or None where neither service knows the order."""
-    return asyncio.run(read_timeline(order_id, _asking(orders), _asking(payments)))
+def read(order_id: str, services: Iterable[Target]) -> Timeline | None:
+    """Return the order's timeline, or None if no service knows the order."""
+    return asyncio.run(read_timeline(order_id, {target.service: _asking(target) for target in services}))
 
 
 def _asking(target: Target) -> Ask:

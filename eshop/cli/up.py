@@ -1,5 +1,6 @@
 """`eshop up` and `eshop down`: run the whole shop, and end it."""
 
+import inspect
 import os
 import shlex
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, TextIO
@@ -23,7 +25,7 @@ from eshop.cluster.folder import DataFolder, temporary_folder
 from eshop.cluster.jars import KAFKA_VERSION, Jar, cache_folder, fetch_jars, locked_jars, missing_jars
 from eshop.cluster.launcher import Launcher
 from eshop.cluster.os_user import remove_folder
-from eshop.cluster.services import Plan, make_plan, parse_scale
+from eshop.cluster.services import BASE_PORTS, Plan, make_plan, parse_scale
 from eshop.settings import Settings
 
 DETACH_SECONDS_MAX = 300.0
@@ -35,6 +37,25 @@ PortOption = Annotated[
 ]
 
 
+def _parameter(name: str) -> str:
+    return f"{name.replace('-', '_')}_port"
+
+
+def _with_port_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for every port of a run in place of its ``**ports``."""
+    signature = inspect.signature(command, eval_str=True)
+    options = {_parameter(name): PortOption for name in BASE_PORTS}
+    parameters = [known for known in signature.parameters.values() if known.kind is not known.VAR_KEYWORD]
+    parameters += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in options.items()
+    ]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ |= options
+    return command
+
+
+@_with_port_options
 def up(
     data: DataOption = None,
     scale: Annotated[
@@ -48,16 +69,7 @@ def up(
         bool, typer.Option("--detach", "-d", help="Return when all is ready; end it with `eshop down`.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show the processes' logs.")] = False,
-    gateway_port: PortOption = None,
-    orders_port: PortOption = None,
-    payments_port: PortOption = None,
-    projections_port: PortOption = None,
-    orders_grpc_port: PortOption = None,
-    payments_grpc_port: PortOption = None,
-    kafka_port: PortOption = None,
-    kafka_controller_port: PortOption = None,
-    postgres_port: PortOption = None,
-    valkey_port: PortOption = None,
+    **ports: int | None,
 ) -> None:
     """Start Kafka, Postgres, Valkey, the workers and the gateway; stop all of it with Ctrl-C.
 
@@ -66,18 +78,7 @@ def up(
     Examples: [bold]eshop up[/], [bold]eshop up --scale orders=2,payments=2[/],
     [bold]eshop up --postgres-port 5433[/], [bold]eshop up --ephemeral --detach[/]
     """
-    chosen = {
-        "gateway": gateway_port,
-        "orders": orders_port,
-        "payments": payments_port,
-        "projections": projections_port,
-        "orders-grpc": orders_grpc_port,
-        "payments-grpc": payments_grpc_port,
-        "kafka": kafka_port,
-        "kafka-controller": kafka_controller_port,
-        "postgres": postgres_port,
-        "valkey": valkey_port,
-    }
+    chosen = {name: ports[_parameter(name)] for name in BASE_PORTS}
     numbers = parse_scale(scale or ())
     fetch_with_progress(Settings())
     folder = _temporary_folder(data) if ephemeral else data_folder(data)

@@ -1,6 +1,6 @@
-"""The client's side of parts: asks both services about an order, and puts all of it in order of time."""
+"""An order's timeline: reads each service's part of it, and puts the steps in order of time."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -8,8 +8,11 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from eshop.contracts.proto import timeline_v1_pb2 as pb
+from eshop.contracts.services import SERVICES
 
 MESSAGES_MAX = 1_000
+#: The second round reads the messages that the first has named. A chain of messages is no longer than that.
+ROUNDS_MAX = 2
 
 Ask = Callable[[pb.GetTimelinePartRequest], Awaitable[pb.TimelinePart]]
 
@@ -66,15 +69,9 @@ class Timeline:
         }
 
 
-async def read_timeline(order_id: str, ask_orders: Ask, ask_payments: Ask) -> Timeline | None:
-    """Ask both services until neither can name another message; None where neither knows the order."""
-    orders = await ask_orders(pb.GetTimelinePartRequest(order_id=order_id))
-    payments = await ask_payments(_request(order_id, orders))
-    known = {outbox_row.message_id for outbox_row in orders.outbox_rows}
-    orders = await ask_orders(_request(order_id, payments))
-    if {outbox_row.message_id for outbox_row in orders.outbox_rows} != known:
-        payments = await ask_payments(_request(order_id, orders))
-    parts = {"orders": orders, "payments": payments}
+async def read_timeline(order_id: str, services: Mapping[str, Ask]) -> Timeline | None:
+    """Read the timeline from all services, by name; return None if no service knows the order."""
+    parts = await _read_parts(order_id, services)
     if not any(part.user_id or part.parked for part in parts.values()):
         return None
     types = {
@@ -83,19 +80,40 @@ async def read_timeline(order_id: str, ask_orders: Ask, ask_payments: Ask) -> Ti
     steps = [step for service, part in parts.items() for step in _steps(service, part, types)]
     return Timeline(
         order_id,
-        orders.user_id or payments.user_id,
+        next((part.user_id for part in parts.values() if part.user_id), ""),
         sorted(steps, key=lambda step: (step.at, _RANKS.get(step.what, 0))),
         [gone for service, part in parts.items() for gone in _removed(service, part)],
-        [*_waiting(orders, "payments", payments), *_waiting(payments, "orders", orders)],
+        [
+            waiting
+            for sender, part in parts.items()
+            for reader, other in parts.items()
+            if SERVICES[sender].events in SERVICES[reader].reads
+            for waiting in _waiting(part, reader, other)
+        ],
     )
 
 
-def _request(order_id: str, other: pb.TimelinePart) -> pb.GetTimelinePartRequest:
-    """Return what to ask a service, given what the other one has sent, and what that followed from."""
-    ids = {outbox_row.message_id for outbox_row in other.outbox_rows}
-    ids |= {outbox_row.causation_id for outbox_row in other.outbox_rows}
-    ids |= {inbox_row.message_id for inbox_row in other.inbox_rows}
-    ids |= {parked.message_id for parked in other.parked}
+async def _read_parts(order_id: str, services: Mapping[str, Ask]) -> dict[str, pb.TimelinePart]:
+    """Read each part with the messages that the other parts name; read again if these name more messages."""
+    parts: dict[str, pb.TimelinePart] = {}
+    named: dict[str, set[str]] = {}
+    for _ in range(ROUNDS_MAX):
+        for service, ask in services.items():
+            others = [part for other, part in parts.items() if other != service]
+            sent = {outbox_row.message_id for part in others for outbox_row in part.outbox_rows}
+            if service not in parts or sent != named[service]:
+                parts[service], named[service] = await ask(_request(order_id, others)), sent
+    return parts
+
+
+def _request(order_id: str, others: Iterable[pb.TimelinePart]) -> pb.GetTimelinePartRequest:
+    """Return the request to a service: it names the messages that others sent, received and parked."""
+    ids: set[str] = set()
+    for other in others:
+        ids |= {outbox_row.message_id for outbox_row in other.outbox_rows}
+        ids |= {outbox_row.causation_id for outbox_row in other.outbox_rows}
+        ids |= {inbox_row.message_id for inbox_row in other.inbox_rows}
+        ids |= {parked.message_id for parked in other.parked}
     return pb.GetTimelinePartRequest(order_id=order_id, message_ids=sorted(ids)[:MESSAGES_MAX])
 
 

@@ -16,6 +16,7 @@ from eshop.cluster.logs import bound_log
 from eshop.cluster.process import Guardian, Process, Program
 from eshop.cluster.services import Plan, service_program
 from eshop.cluster.supervisor import State, Supervised
+from eshop.contracts.services import PROJECTIONS
 from eshop.kafka.topics import ensure_topics
 from eshop.settings import Settings
 
@@ -23,7 +24,7 @@ TICK_SECONDS = 0.2
 #: A child that ended so often before it was ever ready will not become so by itself.
 FAILED_STARTS_MAX = 3
 #: The shop serves without them: they show, and nothing depends on what they show.
-OPTIONAL_KINDS = frozenset({"projections"})
+OPTIONAL_KINDS = frozenset({PROJECTIONS})
 #: One that has not ended yet may be ready in a moment, and then all is.
 OPTIONAL_SECONDS_MAX = 30.0
 

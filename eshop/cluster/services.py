@@ -10,6 +10,7 @@ from eshop.cluster.errors import ClusterError
 from eshop.cluster.ports import HOST, free_port, next_free_port, require_free
 from eshop.cluster.probes import http_is_ready
 from eshop.cluster.process import Program
+from eshop.contracts.services import GATEWAY, SERVICES
 from eshop.environment import child_environment, own_variables
 from eshop.settings import DEFAULT_PORTS
 
@@ -112,7 +113,7 @@ def service_program(service: Service, plan: Plan, parts: Parts, data: Path) -> P
     folder = data / "services" / service.name
     folder.mkdir(parents=True, exist_ok=True)
     words, path = ["gateway"], "/health/started"
-    if service.kind != "gateway":
+    if service.kind != GATEWAY:
         path = "/health/ready"
         words = ["faust", "-L", "uvloop", "-A", f"eshop.{service.kind}", "worker", "-l", "info"]
     return Program(
@@ -133,13 +134,12 @@ def service_env(service: Service, plan: Plan, parts: Parts, folder: Path) -> dic
         "ESHOP_ADMIN_DATABASE_URL": parts.postgres.admin_url,
         "ESHOP_DATA": str(folder),
         "ESHOP_INSTANCE": service.name,
-        "ESHOP_ORDERS_GRPC": _grpc_addresses(plan.of_kind("orders")),
-        "ESHOP_PAYMENTS_GRPC": _grpc_addresses(plan.of_kind("payments")),
+        **{f"ESHOP_{name.upper()}_GRPC": _grpc_addresses(plan.of_kind(name)) for name in SERVICES},
         "ESHOP_WEB_LISTEN": f"{HOST}:{service.web_port}",
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
     }
-    if service.grpc_port:  # the kinds that take gRPC calls are those with a database
+    if service.kind in SERVICES:
         role = f"{service.kind}_app"
         ours["ESHOP_GRPC_LISTEN"] = f"{HOST}:{service.grpc_port}"
         ours["ESHOP_DATABASE_URL"] = f"postgresql://{role}:{role}@{HOST}:{plan.parts.postgres}/{service.kind}"

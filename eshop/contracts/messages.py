@@ -3,19 +3,14 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 from pydantic import ValidationError
 
-from eshop.contracts import orders_v1, payments_v1
-from eshop.contracts.bodies import Body, UnknownEvent
+from eshop.contracts.bodies import Body, ParkedMessage, UnknownEvent
 from eshop.contracts.envelope import Envelope, UndecodableMessage, UnreadableRecord
-from eshop.contracts.topics import (
-    ORDERS_DEAD_LETTERS,
-    ORDERS_EVENTS,
-    PAYMENTS_DEAD_LETTERS,
-    PAYMENTS_EVENTS,
-    Topic,
-)
+from eshop.contracts.services import SERVICES, Service
+from eshop.contracts.topics import Topic
 from eshop.contracts.unreadable import Unreadable
 
 
@@ -40,15 +35,11 @@ class Schema:
 
 
 def _schemas() -> tuple[Schema, ...]:
-    sources = (
-        (ORDERS_EVENTS, "orders", orders_v1),
-        (PAYMENTS_EVENTS, "payments", payments_v1),
-        (ORDERS_DEAD_LETTERS, "orders", orders_v1),
-        (PAYMENTS_DEAD_LETTERS, "payments", payments_v1),
-    )
+    """Return the schema of every message: a class of that name in the service's module of bodies."""
     return tuple(
-        Schema(getattr(module, name), topic, service)
-        for topic, service, module in sources
+        Schema(getattr(import_module(f"eshop.contracts.{service.name}_v1"), name), topic, service.name)
+        for service in SERVICES.values()
+        for topic in (service.events, service.dead_letters)
         for name in topic.messages
     )
 
@@ -91,6 +82,13 @@ class Message:
 def schema_of(body: Body) -> Schema:
     """Return how a body is named on the wire."""
     return _BY_BODY[type(body)]
+
+
+def parked_by(service: Service) -> type[ParkedMessage]:
+    """Return the body by which a service announces a dead letter of its own."""
+    (schema,) = (schema for schema in SCHEMAS if schema.topic is service.dead_letters)
+    assert issubclass(schema.body, ParkedMessage)
+    return schema.body
 
 
 def encode(body: Body) -> bytes:

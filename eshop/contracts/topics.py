@@ -1,4 +1,4 @@
-"""The catalogue of topics: the only place that names one.
+"""The topics: the only place that names one. Whose they are: `services.py`.
 
 Every topic is keyed by the user id, so that all events of a user are in one partition, in order.
 """
@@ -59,4 +59,3 @@ PAYMENTS_DEAD_LETTERS = Topic(
     "Messages the payments service could never handle",
     ("DeadLetterParked",),
 )
-CATALOGUE = (ORDERS_EVENTS, PAYMENTS_EVENTS, ORDERS_DEAD_LETTERS, PAYMENTS_DEAD_LETTERS)

@@ -11,7 +11,7 @@ from eshop.contracts.envelope import HEADER_CHARACTERS_MAX
 from eshop.contracts.messages import Message, Origin
 from eshop.handlers.announce import Cause, outgoing
 from eshop.store.dead_letters import DeadLetter
-from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork
+from eshop.store.unit_of_work import UnitOfWork
 
 #: As many of a partition, parked within this time of each other and not yet looked at, are no poison but a
 #: bug, or a deploy that went wrong.
@@ -53,9 +53,7 @@ class Poison:
         return str(uuid5(NAMESPACE_OID, f"{place} {base64.b64encode(self.value or b'').decode()}"))
 
 
-async def park(
-    uow: OrdersUnitOfWork | PaymentsUnitOfWork, poison: Poison, announcement: type[ParkedMessage]
-) -> None:
+async def park(uow: UnitOfWork, poison: Poison, announcement: type[ParkedMessage]) -> None:
     """Park the message as a dead letter, claimed in the inbox, and announce that.
 
     One that comes again is dropped by the inbox. Raises TooManyParked, and parks nothing, after a burst.

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 from eshop.contracts.envelope import UnreadableRecord
 from eshop.contracts.messages import Message, Origin, decode
 from eshop.store.operators import OperatorAction
-from eshop.store.unit_of_work import AnyUnitOfWork
+from eshop.store.unit_of_work import UnitOfWork
 
 PARKED, REPLAYED, DISCARDED = "parked", "replayed", "discarded"
 
-U = TypeVar("U", bound=AnyUnitOfWork)
+U = TypeVar("U", bound=UnitOfWork)
 Handler = Callable[[U, Sequence[Message]], Awaitable[None]]
 
 
@@ -50,7 +50,7 @@ async def replay(uow: U, act: Act, handler: Handler[U]) -> Acted | None:
     return await _resolve(uow, letter, act, "replay", REPLAYED)
 
 
-async def discard(uow: AnyUnitOfWork, act: Act) -> Acted | None:
+async def discard(uow: UnitOfWork, act: Act) -> Acted | None:
     """Give a parked message up; None where there is no such dead letter. It stays claimed in the inbox."""
     letter = await uow.dead_letters.get(act.dead_letter_id, locked=True)
     if letter is None:
@@ -60,7 +60,7 @@ async def discard(uow: AnyUnitOfWork, act: Act) -> Acted | None:
     return await _resolve(uow, letter, act, "discard", DISCARDED)
 
 
-async def _resolve(uow: AnyUnitOfWork, letter: Any, act: Act, action: str, status: str) -> Acted:
+async def _resolve(uow: UnitOfWork, letter: Any, act: Act, action: str, status: str) -> Acted:
     await uow.dead_letters.resolve(letter.dead_letter_id, status)
     await uow.operators.record(
         OperatorAction(

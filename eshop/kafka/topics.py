@@ -10,7 +10,8 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from eshop.contracts.topics import CATALOGUE, Topic
+from eshop.contracts.services import TOPICS
+from eshop.contracts.topics import Topic
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ ONE_COPY = Copies()
 
 
 async def ensure_topics(
-    kafka: str, prefix: str = "", copies: Copies = ONE_COPY, topics: Sequence[Topic] = CATALOGUE
+    kafka: str, prefix: str = "", copies: Copies = ONE_COPY, topics: Sequence[Topic] = TOPICS
 ) -> None:
     """Create every topic of the catalogue that is missing, and return when the broker shows all of them.
 

@@ -4,9 +4,10 @@ from functools import lru_cache
 
 from aiokafka.partitioner import murmur2
 
-from eshop.contracts.topics import CATALOGUE, PARTITIONS
+from eshop.contracts.services import TOPICS
+from eshop.contracts.topics import PARTITIONS
 
-_PARTITIONS = {topic.name: topic.partitions for topic in CATALOGUE}
+_PARTITIONS = {topic.name: topic.partitions for topic in TOPICS}
 
 
 @lru_cache(maxsize=65_536)  # the hash is in Python, and costs more than all else about a row

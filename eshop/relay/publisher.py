@@ -15,7 +15,7 @@ from aiokafka.errors import (
 
 from eshop.cancellation import bounded
 from eshop.contracts.envelope import Envelope
-from eshop.contracts.topics import CATALOGUE
+from eshop.contracts.services import TOPICS
 from eshop.kafka.topics import ONE_COPY, Copies, ensure_topics
 from eshop.store.outbox import Sent, Unsent
 
@@ -123,7 +123,7 @@ class Publisher:
         return int((await delivery).offset)
 
     async def _ensure(self, topic: str) -> None:
-        wanted = [known for known in CATALOGUE if known.name == topic]
+        wanted = [known for known in TOPICS if known.name == topic]
         try:
             await bounded(
                 ensure_topics(self._kafka, self._topic_prefix, self._copies, wanted), ENSURE_SECONDS_MAX

@@ -26,7 +26,7 @@ from eshop.rpc import convert
 from eshop.rpc.convert import bounded, check_operator, check_text, uuid_text
 from eshop.rpc.server import InvalidRequest
 from eshop.store.faults import cause_of, is_poison
-from eshop.store.unit_of_work import AnyUnitOfWork, Store
+from eshop.store.unit_of_work import Store, UnitOfWork
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["DeadLetters"].full_name
 
@@ -37,7 +37,7 @@ ERROR_SHOWN_CHARACTERS_MAX = 300
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 
 Context = aio.ServicerContext[Any, Any]
-U = TypeVar("U", bound=AnyUnitOfWork)
+U = TypeVar("U", bound=UnitOfWork)
 
 
 class DeadLettersServicer(Base, Generic[U]):

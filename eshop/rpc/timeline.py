@@ -12,14 +12,14 @@ from eshop.rpc import convert
 from eshop.rpc.convert import uuid_text
 from eshop.rpc.server import InvalidRequest
 from eshop.store.timeline import TimelinePart
-from eshop.store.unit_of_work import AnyUnitOfWork, Store
+from eshop.store.unit_of_work import Store, UnitOfWork
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["TimelineParts"].full_name
 
 MESSAGES_MAX = 1_000
 
 Context = aio.ServicerContext[Any, Any]
-U = TypeVar("U", bound=AnyUnitOfWork)
+U = TypeVar("U", bound=UnitOfWork)
 
 
 class TimelinePartsServicer(Base, Generic[U]):

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from eshop.contracts.services import SERVICES
 from eshop.store.turn import (
     CONNECT_SECONDS_MAX,
     KEEPALIVES,
@@ -28,11 +29,6 @@ from eshop.store.turn import (
 logger = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-#: Rows of these are only ever inserted: a ledger can't forget.
-_INSERT_ONLY = {
-    "payments": ("transfers", "legs", "wallet_history", "operator_actions"),
-    "orders": ("order_history", "operator_actions"),
-}
 _NEWEST = "head"
 #: Whoever waits for a table's lock keeps everybody behind it waiting: for less than a request waits for one.
 LOCK_MS_MAX = 800
@@ -173,6 +169,6 @@ def _grants(service: str, role: str) -> list[str]:
         "REVOKE ALL ON SCHEMA public FROM PUBLIC",
         f'GRANT USAGE ON SCHEMA public TO "{role}"',
         f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{role}"',
-        f'REVOKE UPDATE, DELETE ON {", ".join(_INSERT_ONLY[service])} FROM "{role}"',
+        f'REVOKE UPDATE, DELETE ON {", ".join(SERVICES[service].insert_only)} FROM "{role}"',
         f'REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM "{role}"',
     ]

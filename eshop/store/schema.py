@@ -228,4 +228,3 @@ def _payments() -> MetaData:
 
 ORDERS = _orders()
 PAYMENTS = _payments()
-METADATA = {"orders": ORDERS, "payments": PAYMENTS}

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 from eshop.crash_points import crash_point
 from eshop.store.database import Database, Session
 from eshop.store.dead_letters import DeadLetters
-from eshop.store.feed import orders_feed, wallets_feed
+from eshop.store.feed import Feed, orders_feed, wallets_feed
 from eshop.store.inbox import Inbox
 from eshop.store.ledger import Ledger
 from eshop.store.operators import Operators
@@ -15,7 +15,7 @@ from eshop.store.outbox import Outbox
 from eshop.store.outbox_notifier import OutboxNotifier
 from eshop.store.payments import Payments
 from eshop.store.requests import Requests
-from eshop.store.timeline import OrderTimeline, PaymentTimeline
+from eshop.store.timeline import OrderTimeline, PaymentTimeline, TimelineParts
 from eshop.store.users import Users
 from eshop.store.wallets import Wallets
 from eshop.store.watermarks import Watermarks
@@ -24,46 +24,48 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-class OrdersUnitOfWork:
-    """A transaction of the orders service. Lock order: claims, users, the rest, watermarks."""
+class UnitOfWork:
+    """A transaction of a service: what every service has. Lock order: claims, users, the rest, watermarks."""
+
+    consumer: str
+    feed: Feed
+    timeline: TimelineParts
+
+    def __init__(self, session: Session, notifier: OutboxNotifier) -> None:
+        self.session = session
+        self.inbox = Inbox(session, self.consumer)
+        self.requests = Requests(session)
+        self.operators = Operators(session)
+        self.outbox = Outbox(session, notifier)
+        self.dead_letters = DeadLetters(session, self.consumer)
+        self.watermarks = Watermarks(session, self.consumer)
+
+
+class OrdersUnitOfWork(UnitOfWork):
+    """A transaction of the orders service."""
 
     consumer = "orders"
 
     def __init__(self, session: Session, notifier: OutboxNotifier) -> None:
-        self.session = session
-        self.inbox = Inbox(session, self.consumer)
+        super().__init__(session, notifier)
         self.users = Users(session)
         self.orders = Orders(session)
-        self.requests = Requests(session)
-        self.operators = Operators(session)
         self.feed = orders_feed(session)
-        self.outbox = Outbox(session, notifier)
-        self.dead_letters = DeadLetters(session, self.consumer)
-        self.watermarks = Watermarks(session, self.consumer)
         self.timeline = OrderTimeline(session, self.consumer)
 
 
-class PaymentsUnitOfWork:
-    """A transaction of the payments service. Lock order: claims, wallets, the rest, watermarks."""
+class PaymentsUnitOfWork(UnitOfWork):
+    """A transaction of the payments service."""
 
     consumer = "payments"
 
     def __init__(self, session: Session, notifier: OutboxNotifier) -> None:
-        self.session = session
-        self.inbox = Inbox(session, self.consumer)
+        super().__init__(session, notifier)
         self.wallets = Wallets(session)
         self.payments = Payments(session)
         self.ledger = Ledger(session)
-        self.requests = Requests(session)
-        self.operators = Operators(session)
         self.feed = wallets_feed(session)
-        self.outbox = Outbox(session, notifier)
-        self.dead_letters = DeadLetters(session, self.consumer)
-        self.watermarks = Watermarks(session, self.consumer)
         self.timeline = PaymentTimeline(session, self.consumer)
-
-
-AnyUnitOfWork = OrdersUnitOfWork | PaymentsUnitOfWork
 
 
 class Store(Generic[U]):

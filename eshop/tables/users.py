@@ -18,7 +18,8 @@ from prometheus_client import Counter
 
 from eshop.contracts import messages
 from eshop.contracts.envelope import UndecodableMessage
-from eshop.contracts.topics import DAY_MS, ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
+from eshop.contracts.services import PROJECTED
+from eshop.contracts.topics import DAY_MS, PARTITIONS
 from eshop.settings import Settings
 from eshop.tables import entry as entries
 from eshop.tables.changelog import NewestTable
@@ -190,7 +191,7 @@ def register(app: faust.App, settings: Settings, give_up: Callable[[str], NoRetu
     that only newer versions know.
     """
     users = Users(app)
-    topic = app.topic(*(settings.topic(known.name) for known in (ORDERS_EVENTS, PAYMENTS_EVENTS)))
+    topic = app.topic(*(settings.topic(known.name) for known in PROJECTED))
 
     @app.agent(topic, name="projections.users")
     async def fold_users(stream: Any) -> None:

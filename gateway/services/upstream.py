@@ -11,13 +11,13 @@ from google.protobuf.message import Message
 from grpc import StatusCode, aio
 
 from eshop.clients.channel import credentials, open_channel
-from eshop.clients.timeline import Timeline, read_timeline
+from eshop.clients.timeline import Ask, Timeline, read_timeline
 from eshop.contracts.proto import (
     orders_v1_pb2_grpc,
     payments_v1_pb2_grpc,
-    timeline_v1_pb2,
     timeline_v1_pb2_grpc,
 )
+from eshop.contracts.proto.shared_v1_pb2 import FeedHeadsRequest
 from gateway.breaker import Breaker, CircuitOpen
 from gateway.http.problems import Problem
 from gateway.metrics import Metrics
@@ -52,18 +52,17 @@ logger = logging.getLogger(__name__)
 
 
 class Upstream:
-    """Both services' stubs. A call of a service that did not answer the last ones is refused at once."""
+    """The services' stubs. A call of a service that did not answer the last calls is refused at once."""
 
-    def __init__(self, orders: str, payments: str, token: str, metrics: Metrics) -> None:
-        self._channels = (open_channel(orders), open_channel(payments))
-        self.orders = orders_v1_pb2_grpc.OrdersStub(self._channels[0])
-        self.payments = payments_v1_pb2_grpc.PaymentsStub(self._channels[1])
-        self._timeline_parts = [
-            timeline_v1_pb2_grpc.TimelinePartsStub(channel).GetTimelinePart for channel in self._channels
-        ]
+    def __init__(self, addresses: Mapping[str, str], token: str, metrics: Metrics) -> None:
+        """Open a channel to each service; ``addresses`` has its workers, comma-separated."""
+        self._channels = {service: open_channel(workers) for service, workers in addresses.items()}
+        self.orders = orders_v1_pb2_grpc.OrdersStub(self._channels["orders"])
+        self.payments = payments_v1_pb2_grpc.PaymentsStub(self._channels["payments"])
+        self._heads = {"orders": self.orders.FeedHeads, "payments": self.payments.FeedHeads}
         self._metadata = credentials(token)
         self._metrics = metrics
-        self._circuits = {service: _circuit(service, metrics) for service in ("orders", "payments")}
+        self._circuits = {service: _circuit(service, metrics) for service in addresses}
 
     async def call(
         self,
@@ -91,26 +90,23 @@ class Upstream:
         finally:
             self._metrics.upstream_seconds.labels(name, code).observe(time.perf_counter() - began)
 
-    async def look(self, method: Callable[..., Awaitable[_Reply]], request: Message) -> None:
-        """Call past the circuit, to see whether the service answers."""
-        await method(request, timeout=CALL_SECONDS_MAX, metadata=self._metadata)
+    async def look(self, service: str) -> None:
+        """Read from a service's database past the circuit, to see whether the service answers."""
+        nobody = FeedHeadsRequest(user_ids=["-"])
+        await self._heads[service](nobody, timeout=CALL_SECONDS_MAX, metadata=self._metadata)
 
     async def timeline(self, order_id: str) -> Timeline | None:
-        """Return what both services know of an order; None where there is none."""
+        """Return what all services know of an order; None if there is no such order."""
 
-        async def ask_orders(request: timeline_v1_pb2.GetTimelinePartRequest) -> timeline_v1_pb2.TimelinePart:
-            return await self.call("orders.GetTimelinePart", self._timeline_parts[0], request)
+        def ask(service: str) -> Ask:
+            method = timeline_v1_pb2_grpc.TimelinePartsStub(self._channels[service]).GetTimelinePart
+            return lambda request: self.call(f"{service}.GetTimelinePart", method, request)
 
-        async def ask_payments(
-            request: timeline_v1_pb2.GetTimelinePartRequest,
-        ) -> timeline_v1_pb2.TimelinePart:
-            return await self.call("payments.GetTimelinePart", self._timeline_parts[1], request)
-
-        return await read_timeline(order_id, ask_orders, ask_payments)
+        return await read_timeline(order_id, {service: ask(service) for service in self._channels})
 
     async def close(self) -> None:
-        """Close both channels."""
-        for channel in self._channels:
+        """Close the channels."""
+        for channel in self._channels.values():
             await channel.close()
 
 

@@ -9,7 +9,7 @@ import pytest
 from eshop.contracts.bodies import UnknownEvent
 from eshop.contracts.envelope import Envelope, UndecodableMessage
 from eshop.contracts.messages import SCHEMAS, Origin, decode, encode, schema_of
-from eshop.contracts.topics import CATALOGUE
+from eshop.contracts.services import TOPICS
 
 GOLDEN = {
     path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "golden").glob("*.json")
@@ -119,11 +119,11 @@ def test_message_without_key_or_headers_is_undecodable() -> None:
 
 
 def test_catalogue_has_every_message_once_and_all_topics_keyed_alike() -> None:
-    assert {(topic.name, name) for topic in CATALOGUE for name in topic.messages} == {
+    assert {(topic.name, name) for topic in TOPICS for name in topic.messages} == {
         (schema.topic.name, schema.body.__name__) for schema in SCHEMAS
     }
     assert len({schema.dataschema for schema in SCHEMAS}) == len(SCHEMAS)
-    assert {topic.partitions for topic in CATALOGUE} == {12}
+    assert {topic.partitions for topic in TOPICS} == {12}
 
 
 def test_envelope_survives_headers() -> None:

@@ -13,10 +13,12 @@ from typing import Any
 import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from eshop.contracts.services import PROJECTED, PROJECTIONS, SERVICES
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from eshop.kafka.record_batches import tolerate_unreadable
+from eshop.settings import DEFAULT_PORTS
 from tests.faults.feeds import Listener
-from tests.faults.world import SERVICES, World
+from tests.faults.world import World
 
 LIVENESS_SECONDS_MAX = 60.0
 AUDIT_SECONDS_MAX = 1_800.0
@@ -27,12 +29,11 @@ RSS_MIB_MORE_MAX = 96
 CONNECTIONS_MORE_MAX = 30
 READ_MAX = 5_000
 #: The kinds of processes that the shop is made of, without what they stand on.
-OURS = (*SERVICES, "projections", "gateway")
+OURS = tuple(DEFAULT_PORTS)
 STARTS_LOST_MAX = 2
 GROUPS = {
-    "orders": (PAYMENTS_EVENTS.name,),
-    "payments": (ORDERS_EVENTS.name,),
-    "projections": (ORDERS_EVENTS.name, PAYMENTS_EVENTS.name),
+    **{name: [topic.name for topic in service.reads] for name, service in SERVICES.items()},
+    PROJECTIONS: [topic.name for topic in PROJECTED],
 }
 
 

@@ -4,8 +4,9 @@ import asyncio
 import signal
 import time
 
+from eshop.contracts.services import SERVICES
 from tests.faults.scene import AWAY_SECONDS, Fault, Fired, Scene
-from tests.faults.world import SERVICES, NotShown, World, until
+from tests.faults.world import NotShown, World, until
 
 KINDS = ("orders", "payments", "projections", "gateway", "kafka", "postgres", "valkey")
 POINT_SECONDS_MAX = 40.0

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from eshop.contracts.services import SERVICES
 from tests.faults import judge
 from tests.faults.links import Mode
 from tests.faults.scene import Fault, Fired, Scene
-from tests.faults.world import SERVICES, NotShown, World
+from tests.faults.world import NotShown, World
 
 WORDS = {Mode.CLOSED: "port closed", Mode.CUT: "silent", Mode.RESET: "resets"}
 #: A round may end only when the broker's silence is noticed.

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from eshop.contracts.services import SERVICES
 from eshop.crash_points import POINTS
 from tests.faults.crowd import Burst, NeverReads
 from tests.faults.database import Damaged, DiskFull, Flushed, NoConnections, RowHeld, SnapshotHeld
@@ -15,7 +16,6 @@ from tests.faults.network import Weather
 from tests.faults.outages import BrokerAway
 from tests.faults.scene import Fault
 from tests.faults.topics import MovedAhead, Poison, Replayed
-from tests.faults.world import SERVICES
 
 #: How often each kind is killed at random: workers more often than what they stand on.
 KILL_WEIGHTS = {

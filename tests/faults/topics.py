@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
+from eshop.contracts.services import SERVICES
+from eshop.contracts.topics import PARTITIONS
 from tests import raw_batches
 from tests.builders import Partition, captured, new_id, order_created
 from tests.faults.scene import Fault, Fired, Scene
 from tests.faults.world import NotShown, World
 from tests.workers import commit_when_empty
 
-READS = {"orders": PAYMENTS_EVENTS.name, "payments": ORDERS_EVENTS.name}
+READS = {name: service.reads[0].name for name, service in SERVICES.items()}
 #: How many messages must be passed over, so that it is worth looking for them.
 PASSED_OVER = {"orders": 5, "payments": 50}
 PASSED_OVER_SECONDS_MAX = 20.0

@@ -30,7 +30,6 @@ READY_SECONDS_MAX = 180.0
 STOP_SECONDS_MAX = 90.0
 POLL_SECONDS = 0.05
 DISK_BYTES = 6 * 1024**3
-SERVICES = ("orders", "payments")
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from eshop.cluster.guardian import wait_until
 from eshop.cluster.os_user import remove_folder
 from eshop.cluster.ports import free_port
 from eshop.cluster.services import BASE_PORTS
-from eshop.contracts.topics import CATALOGUE
+from eshop.contracts.services import TOPICS
 from eshop.kafka.topics import Copies, TopicMismatch, ensure_topics
 
 UP_SECONDS_MAX = 110
@@ -88,11 +88,11 @@ def test_topics_have_the_catalogues_partitions_and_settings(parts: EmbeddedClust
         admin = AIOKafkaAdminClient(bootstrap_servers=parts.kafka)
         await admin.start()
         try:
-            described = await admin.describe_topics(["many." + topic.name for topic in CATALOGUE])
+            described = await admin.describe_topics(["many." + topic.name for topic in TOPICS])
         finally:
             await admin.close()
         assert {topic["topic"]: len(topic["partitions"]) for topic in described} == {
-            "many." + topic.name: topic.partitions for topic in CATALOGUE
+            "many." + topic.name: topic.partitions for topic in TOPICS
         }
 
     asyncio.run(check())

@@ -13,16 +13,17 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 
 from eshop.cluster.embedded import EmbeddedCluster
+from eshop.contracts.services import SERVICES
 from eshop.store import database as database_module
+from eshop.store import schema
 from eshop.store.database import Database, Session
 from eshop.store.faults import LockTimeout, TransientFault
 from eshop.store.migrate import migrate, on_database
-from eshop.store.schema import METADATA
 from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.builders import new_database_url
 
 
-@pytest.mark.parametrize("service", ["orders", "payments"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_many_workers_starting_at_once_make_one_database(cluster: EmbeddedCluster, service: str) -> None:
     database_url = new_database_url(cluster.postgres_admin_url, service)
     with ThreadPoolExecutor(6) as pool:
@@ -39,7 +40,7 @@ def test_many_workers_starting_at_once_make_one_database(cluster: EmbeddedCluste
                 )
             }
             context = MigrationContext.configure(connection, opts=options)
-            assert compare_metadata(context, METADATA[service]) == []
+            assert compare_metadata(context, getattr(schema, service.upper())) == []
     finally:
         engine.dispose()
 

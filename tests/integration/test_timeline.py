@@ -84,9 +84,8 @@ class World:
 
     async def find(self, order_id: str) -> Timeline | None:
         """Return the order's timeline, if there is one."""
-        return await read_timeline(
-            order_id, self.ask_orders.GetTimelinePart, self.ask_payments.GetTimelinePart
-        )
+        asks = {"orders": self.ask_orders.GetTimelinePart, "payments": self.ask_payments.GetTimelinePart}
+        return await read_timeline(order_id, asks)
 
 
 def _read(row: Any) -> Message:

@@ -3,7 +3,8 @@
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
-from eshop.contracts.topics import CATALOGUE, PARTITIONS
+from eshop.contracts.services import TOPICS
+from eshop.contracts.topics import PARTITIONS
 from eshop.relay.placement import partition_of
 
 #: From the tests of Kafka's Java client.
@@ -19,7 +20,7 @@ MURMUR2 = {
 
 @pytest.mark.parametrize(("user_id", "murmur2"), MURMUR2.items())
 def test_users_are_placed_as_kafkas_own_clients_place_them(user_id: str, murmur2: int) -> None:
-    for topic in CATALOGUE:
+    for topic in TOPICS:
         assert partition_of(topic.name, user_id) == (murmur2 & 0x7FFFFFFF) % topic.partitions
 
 
@@ -27,4 +28,4 @@ def test_users_are_placed_as_the_library_would_over_the_catalogues_partitions() 
     partitions = list(range(PARTITIONS))
     for user_id in [f"user-{number}" for number in range(1_000)] + ["", "ä", "x" * 255]:
         expected = DefaultPartitioner()(user_id.encode(), partitions, partitions)
-        assert partition_of(CATALOGUE[0].name, user_id) == expected
+        assert partition_of(TOPICS[0].name, user_id) == expected

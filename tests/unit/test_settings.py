@@ -177,8 +177,7 @@ def test_no_address_is_the_default_where_there_is_one() -> None:
 
 
 def test_each_of_several_addresses_is_looked_at() -> None:
-    assert (
-        Settings(orders_grpc="orders-a:50051, orders-b:50051").orders_grpc == "orders-a:50051, orders-b:50051"
-    )
+    two = "orders-a:50051, orders-b:50051"
+    assert Settings(orders_grpc=two).grpc_addresses("orders") == two
     assert refused({"orders_grpc": "orders-a:50051,,orders-b:50051"}) == {"orders_grpc"}
     assert refused({"payments_grpc": "orders-a:50051,orders-b"}) == {"payments_grpc"}
