@@ -12,7 +12,7 @@ PROTOS := eshop/contracts/proto
 CHECKED := eshop gateway tests
 
 .DEFAULT_GOAL := help
-.PHONY: help up test compose-test faults check fmt lock stubs check-stubs check-lock
+.PHONY: help up test compose-test faults check fmt docs lock stubs check-stubs check-lock
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ check: $(VENV)/dev check-stubs check-lock ## Lint, format, types, imports betwee
 fmt: $(VENV)/dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix $(CHECKED)
 	$(BIN)/ruff format $(CHECKED)
+
+docs: $(VENV)/dev ## Make docs/settings.md and docs/services.md from the code
+	@$(BIN)/python docs/generate.py
 
 # run: what the services need, for the image; up: with the cluster's parts; dev: with all tools.
 lock: $(VENV)/dev ## Make the locks of Python packages and of Kafka's jars anew (needs the network)

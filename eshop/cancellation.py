@@ -2,6 +2,8 @@
 
 On Python 3.11 ``asyncio.wait_for`` swallows a cancellation that arrives when its future is done, and
 libraries wait in it. So nobody cancels a task but this module, and it waits for none without a bound.
+
+See docs/adr/0016-what-the-relay-waits-for.md.
 """
 
 import asyncio

@@ -2,6 +2,8 @@
 
 Faust, libpq, gRPC, Java and Python have variables of their own. A machine may have set them for another
 program, and they would win over what the shop was told.
+
+See docs/adr/0020-the-environment-is-not-ours.md.
 """
 
 import os

@@ -82,57 +82,79 @@ class Settings(_PerService):
     )
 
     database_url: SecretStr | None = Field(
-        None, description="the service's own database, as its run-time role; a development default if unset"
+        None,
+        description="the service's own database, as its run-time role; has a default in development",
     )
     admin_database_url: SecretStr | None = Field(
         SecretStr("postgresql://postgres:postgres@127.0.0.1:5432/postgres"),
-        description="creates databases and roles at start; empty where `eshop migrate` did so before",
+        description="creates databases and roles when a worker starts; empty if `eshop migrate` has done so",
     )
     kafka: str = Field("127.0.0.1:9092", description="bootstrap servers, comma-separated")
-    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    auth: Literal["header"] = Field("header", description="header: X-User-Id names the user")
+    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="the gateway's cache")
+    auth: Literal["header"] = Field("header", description="header: the user is in X-User-Id")
     allowed_origins: str = Field(
-        "", description="web pages that may open sockets besides the gateway's own, comma-separated origins"
+        "",
+        description="further origins of web pages that may open WebSockets, comma-separated",
     )
     idempotency_required: bool = Field(False, description="refuse a POST without an Idempotency-Key")
-    service_token: SecretStr = Field(SecretStr(KNOWN_TOKEN), description="what gRPC callers must show")
-    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="where a request names none")
+    service_token: SecretStr = Field(
+        SecretStr(KNOWN_TOKEN), description="the token that callers of gRPC send"
+    )
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="the currency of a request without one")
     data: Path = Field(Path(".eshop"), description="folder for everything a run keeps on disk")
     topic_replication: int = Field(
-        1, ge=1, le=16, description="copies of every topic; not more than there are brokers"
+        1, ge=1, le=16, description="copies of every topic, at most the number of brokers"
     )
     topic_min_in_sync: int = Field(
-        1, ge=1, le=16, description="copies that must have a message before it counts as sent"
+        1, ge=1, le=16, description="copies that must have a message before the message counts as sent"
     )
     drain_seconds: float = Field(
         0,
         ge=0,
         le=60,
-        description="how long a gateway that was asked to stop says so at /health/ready and still serves: "
-        "longer than a proxy in front of it takes to notice, or 0 without one",
+        description="how long a stopping gateway is unready and still serves: longer than a proxy takes "
+        "to notice, or 0 without a proxy",
     )
-    topic_prefix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
-    group_suffix: str = Field("", pattern=r"^[a-z0-9.-]*$", description="lets several shops share a broker")
+    topic_prefix: str = Field(
+        "",
+        pattern=r"^[a-z0-9.-]*$",
+        description="start of each topic's name, for shops that share a broker",
+    )
+    group_suffix: str = Field(
+        "",
+        pattern=r"^[a-z0-9.-]*$",
+        description="end of each consumer group's name, for shops that share a broker",
+    )
     instance: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]+$",
         max_length=249,
-        description="a worker's own name: who starts again under it has its partitions at once",
+        description="static-membership id: a worker that restarts with its id keeps its partitions",
     )
-    java: str = Field("auto", description="Kafka's Java: auto, system, wheel, or a path")
-    cache: Path | None = Field(None, description="folder of fetched jars; the OS user's cache if unset")
-    web_listen: str | None = Field(None, description="HOST:PORT of HTTP; the kind's own if unset")
+    java: str = Field("auto", description="the Java that runs Kafka: auto, system, wheel, or a path")
+    cache: Path | None = Field(None, description="folder of downloaded jars; the OS user's cache if unset")
+    web_listen: str | None = Field(
+        None, description="HOST:PORT of HTTP; the default port of the process if unset"
+    )
     web_advertised: str | None = Field(
-        None, description="HOST:PORT at which other workers reach this one's HTTP; web_listen's if unset"
+        None,
+        description="HOST:PORT for other projections workers; ESHOP_WEB_LISTEN if unset",
     )
-    grpc_listen: str | None = Field(None, description="HOST:PORT of gRPC; the kind's own if unset")
-    grpc_reflection: bool = True
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    grpc_listen: str | None = Field(
+        None, description="HOST:PORT of gRPC; the default port of the service if unset"
+    )
+    grpc_reflection: bool = Field(True, description="serve gRPC reflection, for tools such as grpcurl")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the lowest level that is logged"
+    )
     crash_points: Path | None = Field(
-        None, description="folder in which tests ask a process to die at a point: see eshop/crash_points.py"
+        None, description="folder by which tests choose a crash point: eshop/crash_points.py"
     )
     order_deadline_seconds: int = Field(
-        60, ge=1, le=86_400, description="a NEW order older than this is asked about until it is final"
+        60,
+        ge=1,
+        le=86_400,
+        description="age of a NEW order after which its cancellation is requested, until it is final",
     )
 
     @model_validator(mode="before")

@@ -1,4 +1,7 @@
-"""Reading back what a worker of a newer version may have stored."""
+"""Reading back what a worker of a newer version may have stored.
+
+See docs/adr/0018-versions-and-times-that-differ.md.
+"""
 
 from collections.abc import Mapping
 from dataclasses import fields

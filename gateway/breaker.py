@@ -1,4 +1,7 @@
-"""A circuit breaker: what failed too often lately is left alone for a while, and then tried by one call."""
+"""A circuit breaker: what failed too often lately is left alone for a while, and then tried by one call.
+
+See docs/adr/0021-a-gateway-that-can-serve-something-is-ready.md.
+"""
 
 import random
 import time

@@ -1,4 +1,7 @@
-"""Started, ready, and what this gateway stands on: looked at all the time, so that answers are at once."""
+"""Started, ready, and what this gateway stands on: looked at all the time, so that answers are at once.
+
+See docs/adr/0021-a-gateway-that-can-serve-something-is-ready.md.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping

@@ -1,4 +1,7 @@
-"""From a stream to batches: what is there now, up to a bound, without ever waiting for more."""
+"""From a stream to batches: what is there now, up to a bound, without ever waiting for more.
+
+See docs/adr/0003-every-handler-takes-a-batch.md.
+"""
 
 from asyncio import QueueEmpty
 from collections.abc import AsyncIterator, Mapping, Sequence

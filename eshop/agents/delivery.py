@@ -1,4 +1,7 @@
-"""What happens between reading messages and acknowledging them; after a fault, see ``retry``."""
+"""What happens between reading messages and acknowledging them; after a fault, see ``retry``.
+
+See docs/adr/0001-where-exactly-once-lives.md.
+"""
 
 import asyncio
 import logging

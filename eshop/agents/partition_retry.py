@@ -1,4 +1,7 @@
-"""One partition's messages after a fault: handled by themselves, in order, until none is left."""
+"""One partition's messages after a fault: handled by themselves, in order, until none is left.
+
+See docs/adr/0013-gaps-poison-and-faults.md.
+"""
 
 import asyncio
 import logging

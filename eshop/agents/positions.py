@@ -2,6 +2,8 @@
 
 Kafka's committed offsets may be ahead of the effects in the database: moved by hand, or by an acknowledgement
 that should not have been. The watermarks tell, and the reader goes back.
+
+See docs/adr/0013-gaps-poison-and-faults.md.
 """
 
 import asyncio

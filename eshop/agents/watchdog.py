@@ -1,4 +1,7 @@
-"""Ends a worker that has work and does none, or hangs: whatever it hangs in, a restarted one goes on."""
+"""Ends a worker that has work and does none, or hangs: whatever it hangs in, a restarted one goes on.
+
+See docs/adr/0013-gaps-poison-and-faults.md.
+"""
 
 import logging
 import time

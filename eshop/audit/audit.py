@@ -1,4 +1,7 @@
-"""One audit from beginning to end: wait for rest, judge page by page, look again at what seemed wrong."""
+"""One audit from beginning to end: wait for rest, judge page by page, look again at what seemed wrong.
+
+See docs/adr/0015-the-audit-reads-for-itself.md.
+"""
 
 import asyncio
 import time

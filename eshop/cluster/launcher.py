@@ -1,4 +1,7 @@
-"""Start the whole shop in order, watch over it, and stop it in the opposite order."""
+"""Start the whole shop in order, watch over it, and stop it in the opposite order.
+
+See docs/adr/0008-a-cluster-without-docker.md.
+"""
 
 import asyncio
 import os

@@ -25,6 +25,7 @@ class Service:
     """
 
     name: str
+    purpose: str
     http_port: int
     grpc_port: int
     events: Topic
@@ -35,6 +36,7 @@ class Service:
 
 ORDERS = Service(
     "orders",
+    "Takes orders, keeps their status and history, and requests the cancellation of overdue orders.",
     http_port=6066,
     grpc_port=50051,
     events=ORDERS_EVENTS,
@@ -44,6 +46,7 @@ ORDERS = Service(
 )
 PAYMENTS = Service(
     "payments",
+    "Keeps accounts and the ledger, decides the payment of each order, and refunds.",
     http_port=6067,
     grpc_port=50052,
     events=PAYMENTS_EVENTS,

@@ -1,4 +1,7 @@
-"""Times in messages: with a zone, in UTC, and of a year that every reader can compute with."""
+"""Times in messages: with a zone, in UTC, and of a year that every reader can compute with.
+
+See docs/adr/0018-versions-and-times-that-differ.md.
+"""
 
 from datetime import UTC, datetime
 

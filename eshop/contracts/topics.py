@@ -1,6 +1,8 @@
 """The topics: the only place that names one. Whose they are: `services.py`.
 
 Every topic is keyed by the user id, so that all events of a user are in one partition, in order.
+
+See docs/adr/0002-partition-key-is-the-user.md.
 """
 
 from dataclasses import dataclass

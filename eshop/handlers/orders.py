@@ -1,4 +1,7 @@
-"""What the orders service does: place orders, record what payments decided, ask about what is late."""
+"""What the orders service does: place orders, record what payments decided, ask about what is late.
+
+See docs/adr/0011-repeat-cancellation-requests.md.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace

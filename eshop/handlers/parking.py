@@ -1,4 +1,7 @@
-"""Setting a message aside that can never be handled, so that those behind it go on."""
+"""Setting a message aside that can never be handled, so that those behind it go on.
+
+See docs/adr/0013-gaps-poison-and-faults.md.
+"""
 
 import base64
 from dataclasses import dataclass

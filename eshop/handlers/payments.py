@@ -1,4 +1,7 @@
-"""What the payments service does: open and fill wallets, and decide every order's payment once."""
+"""What the payments service does: open and fill wallets, and decide every order's payment once.
+
+See docs/adr/0009-closing-freezing-refunding.md.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,7 @@
-"""What operators do with dead letters: handle the message after all, once, or give it up."""
+"""What operators do with dead letters: handle the message after all, once, or give it up.
+
+See docs/adr/0014-replaying-dead-letters.md.
+"""
 
 import base64
 from collections.abc import Awaitable, Callable, Sequence

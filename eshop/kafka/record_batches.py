@@ -3,6 +3,8 @@
 aiokafka (0.14) raises out of a whole fetch, and at the same place again after every restart, if the name of a
 header is not UTF-8, or a batch's checksum, compression or format is wrong. Nothing behind it is ever read.
 Here such a record is found by its offset and handed on as any other, with ``Unreadable`` as its value.
+
+See docs/adr/0017-what-the-client-library-can-not-parse.md.
 """
 
 import logging

@@ -1,6 +1,8 @@
 """The Faust app every worker is made of: settings that were measured, hooks, health. No service's code.
 
 A worker's module makes one, adds hooks, checks, agents and views to it, and is started by the Faust CLI.
+
+See docs/adr/0006-faust-as-it-is.md.
 """
 
 import asyncio

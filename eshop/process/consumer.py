@@ -1,4 +1,7 @@
-"""Faust's consumer, with a say in where it reads. What is private of Faust's and needed for it is here."""
+"""Faust's consumer, with a say in where it reads. What is private of Faust's and needed for it is here.
+
+See docs/adr/0006-faust-as-it-is.md.
+"""
 
 import asyncio
 from bisect import bisect_left

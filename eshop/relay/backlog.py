@@ -7,6 +7,8 @@ else's messages.
 The floor is what makes reading cheap. It keeps this invariant: every unsent message below it, committed or
 yet to be committed, belongs to a held key, and is in flight or not below the key's ``first_id``. So a page is
 read from the floor on and passes over both index entries of messages long sent and messages that can't leave.
+
+See docs/adr/0016-what-the-relay-waits-for.md.
 """
 
 from collections import defaultdict

@@ -1,4 +1,8 @@
-"""The relay: publishes the outbox, in order, to Kafka. Nobody else sends."""
+"""The relay: publishes the outbox, in order, to Kafka. Nobody else sends.
+
+See docs/adr/0004-relay-and-lease.md.
+See docs/adr/0016-what-the-relay-waits-for.md.
+"""
 
 import asyncio
 import logging

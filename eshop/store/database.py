@@ -1,4 +1,7 @@
-"""A service's database: the pool, and the only way to run a transaction."""
+"""A service's database: the pool, and the only way to run a transaction.
+
+See docs/adr/0005-drivers.md.
+"""
 
 import asyncio
 import logging

@@ -1,4 +1,7 @@
-"""The relay's lease: one active relay per service, by the database's clock, with a fencing token."""
+"""The relay's lease: one active relay per service, by the database's clock, with a fencing token.
+
+See docs/adr/0004-relay-and-lease.md.
+"""
 
 from sqlalchemy import BigInteger, Text, bindparam, cast, func, text, update
 

@@ -1,4 +1,7 @@
-"""Makes a service's database, its two roles and its tables: at every start, and safely at once from many."""
+"""Makes a service's database, its two roles and its tables: at every start, and safely at once from many.
+
+See docs/adr/0019-tables-that-grow-old.md.
+"""
 
 import logging
 import time

@@ -1,4 +1,7 @@
-"""Requests by idempotency key: what was asked, and what was answered, in the transaction of the effect."""
+"""Requests by idempotency key: what was asked, and what was answered, in the transaction of the effect.
+
+See docs/adr/0007-idempotency-keys.md.
+"""
 
 from dataclasses import dataclass
 from typing import Any

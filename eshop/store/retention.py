@@ -6,7 +6,9 @@ keeps from being vacuumed.
 
 The database's clock may be wrong. So the position advances, in the rows' own times, by at most twice the
 time that this process measured, by its monotonic clock, since it last looked; and only if no other process
-moved it meanwhile. Rows with a time before the position (the clock was behind) are kept. See docs/adr/0019.
+moved it meanwhile. Rows with a time before the position (the clock was behind) are kept.
+
+See docs/adr/0019-tables-that-grow-old.md.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""What each caller has been shown: the version below which no answer to that caller may fall."""
+"""What each caller has been shown: the version below which no answer to that caller may fall.
+
+See docs/adr/0010-what-a-gateway-shows.md.
+"""
 
 import time
 from collections import OrderedDict

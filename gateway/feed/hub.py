@@ -1,4 +1,7 @@
-"""The feed hub: which feeds are open here, and every event to those of its own user."""
+"""The feed hub: which feeds are open here, and every event to those of its own user.
+
+See docs/adr/0010-what-a-gateway-shows.md.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

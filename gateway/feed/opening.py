@@ -1,4 +1,7 @@
-"""Where a new feed starts: at the heads of both streams, or of the one whose service answers."""
+"""Where a new feed starts: at the heads of both streams, or of the one whose service answers.
+
+See docs/adr/0021-a-gateway-that-can-serve-something-is-ready.md.
+"""
 
 import asyncio
 import time

@@ -1,4 +1,7 @@
-"""Idempotency keys: their form, and the fingerprint of their request. The services store both."""
+"""Idempotency keys: their form, and the fingerprint of their request. The services store both.
+
+See docs/adr/0007-idempotency-keys.md.
+"""
 
 import hashlib
 import re

@@ -6,6 +6,8 @@
 - Indexes on tables with rows are made and dropped by ``add_index`` and ``drop_index``: writers go on.
 - A constraint is added ``NOT VALID`` and validated by a later statement; a unique one is a unique index.
 - Workers of the version before go on beside it: columns are added with defaults, and dropped a version later.
+
+See docs/adr/0019-tables-that-grow-old.md.
 """
 
 from alembic import op

@@ -1,0 +1,113 @@
+"""Makes docs/settings.md and docs/services.md from the code: ``make docs``. A test compares them."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_args
+
+from google.protobuf.descriptor import ServiceDescriptor
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from eshop.contracts.proto import dead_letters_v1_pb2, timeline_v1_pb2
+from eshop.contracts.services import SERVICES, Service
+from eshop.contracts.topics import Topic
+from eshop.environment import PREFIX
+from eshop.settings import Settings
+from eshop.store import schema
+
+FOLDER = Path(__file__).parent
+
+
+def settings_page() -> str:
+    """Return the page of all settings."""
+    rows = [_setting(name, field) for name, field in sorted(Settings.model_fields.items())]
+    return _page(
+        "# Settings",
+        "Every process reads its settings from environment variables at its start. All bad values are",
+        "reported at once. A mistyped name is refused, and the nearest name is suggested. A setting without a",
+        "variable is read from a file in `/run/secrets` that has the variable's name in small letters. Defaults",
+        "suit a machine for development.",
+        "",
+        "| variable | default | meaning |",
+        "| --- | --- | --- |",
+        *rows,
+    )
+
+
+def services_page() -> str:
+    """Return the page of all services."""
+    return _page(
+        "# Services",
+        "What each service has and does, from the catalogue (`eshop/contracts/services.py`) and the code.",
+        *(line for service in SERVICES.values() for line in _canvas(service)),
+    )
+
+
+def _page(title: str, *lines: str) -> str:
+    return "\n".join((title, "", "<!-- Made by `make docs`; changes are lost. -->", "", *lines, ""))
+
+
+def _setting(name: str, field: FieldInfo) -> str:
+    meaning = (field.description or "").replace("|", "\\|")
+    return f"| `{PREFIX}{name.upper()}` | {_default(field.default)} | {meaning}{_choices(field)} |"
+
+
+def _default(value: Any) -> str:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return "" if text is None or text == "" else f"`{text}`"
+
+
+def _choices(field: FieldInfo) -> str:
+    choices = [value for value in get_args(field.annotation) if isinstance(value, str)]
+    bounds = [
+        f"{word} {getattr(bound, name)}"
+        for bound in field.metadata
+        for name, word in (("ge", "from"), ("le", "to"))
+        if getattr(bound, name, None) is not None
+    ]
+    if len(choices) > 1:
+        return f" ({', '.join(choices)})"
+    return f" ({' '.join(bounds)})" if bounds else ""
+
+
+def _canvas(service: Service) -> Iterator[str]:
+    proto = import_module(f"eshop.contracts.proto.{service.name}_v1_pb2")
+    (own,) = proto.DESCRIPTOR.services_by_name.values()
+    shared = [
+        descriptor
+        for module in (dead_letters_v1_pb2, timeline_v1_pb2)
+        for descriptor in module.DESCRIPTOR.services_by_name.values()
+    ]
+    tables = getattr(schema, service.name.upper()).tables
+    yield from ("", f"## {service.name}", "", service.purpose, "", "| | |", "| --- | --- |")
+    yield f"| worker | `faust -A eshop.{service.name} worker` |"
+    yield f"| HTTP | port {service.http_port}: `/health/live`, `/health/ready`, `/metrics` |"
+    yield f"| gRPC | port {service.grpc_port}: {_methods(own)} |"
+    yield f"| gRPC of every service | {', '.join(_methods(descriptor) for descriptor in shared)} |"
+    yield f"| publishes | {_messages(service.events)} |"
+    yield f"| reads | {'; '.join(_messages(topic) for topic in service.reads)} |"
+    yield f"| dead letters | {_messages(service.dead_letters)} |"
+    yield f"| consumer group | `{Settings().group(service.name)}` |"
+    yield f"| database | `{service.name}`, as `{service.name}_app`: {_names(tables)} |"
+    yield f"| rows are only added to | {_names(service.insert_only)} |"
+    yield "| ready if these answer | Kafka and its group, Postgres, the relay, gRPC |"
+
+
+def _methods(descriptor: ServiceDescriptor) -> str:
+    return f"{descriptor.name} ({_names(method.name for method in descriptor.methods)})"
+
+
+def _messages(topic: Topic) -> str:
+    return f"`{topic.name}`: {', '.join(topic.messages)}"
+
+
+def _names(names: Any) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+PAGES = {"settings.md": settings_page, "services.md": services_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page())
