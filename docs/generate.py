@@ -25,8 +25,8 @@ def settings_page() -> str:
     return _page(
         "# Settings",
         "Every process reads its settings from environment variables at its start. All bad values are",
-        "reported at once. A mistyped name is refused, and the nearest name is suggested. A setting without a",
-        "variable is read from a file in `/run/secrets` that has the variable's name in small letters. Defaults",
+        "reported at once. A mistyped name is refused, and the nearest one is suggested. A setting without",
+        "a variable is read from the file in `/run/secrets` with the variable's name in small letters. Defaults",
         "suit a machine for development.",
         "",
         "| variable | default | meaning |",

@@ -2,6 +2,9 @@
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,3 +106,11 @@ def test_only_settings_read_the_environment() -> None:
 @pytest.mark.parametrize("name", ["eshop", "gateway"])
 def test_every_module_says_its_one_job(name: str) -> None:
     assert [path for path, tree in trees(name) if not ast.get_docstring(tree)] == []
+
+
+def test_rooms_import_only_what_the_floor_plan_allows() -> None:
+    """The contracts are in setup.cfg."""
+    linter = shutil.which("lint-imports", path=str(Path(sys.executable).parent))
+    assert linter is not None
+    checked = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
