@@ -1,4 +1,4 @@
-"""From a stream to batches: what is there now, up to a bound, without ever waiting for more.
+"""Turns a stream into batches: all events that are there, up to a bound, without waiting for more.
 
 See docs/adr/0003-every-handler-takes-a-batch.md.
 """
@@ -12,16 +12,16 @@ from faust.types import EventT, StreamT
 
 from eshop.contracts.messages import Message, Origin, decode
 
-#: Messages that one transaction handles at the most.
+#: The largest number of messages in one transaction.
 BATCH_MAX = 500
 
 
 async def batches(
     app: faust.App, stream: StreamT[Any], at_most: int = BATCH_MAX
 ) -> AsyncIterator[list[EventT[Any]]]:
-    """Yield events as they come: the first, with all that wait behind it. Nothing is acknowledged.
+    """Yield events as they arrive: the first with all events that wait behind it. Nothing is acknowledged.
 
-    `Stream.take` would wait out its whole window even when messages are there, and acknowledges a batch that
+    `Stream.take` would wait for its whole window even if messages are there, and acknowledges a batch that
     raised.
     """
     unacknowledged = cast("faust.Stream[Any]", stream).noack()
@@ -40,29 +40,29 @@ async def batches(
 
 
 def is_current(app: faust.App, event: EventT[Any]) -> bool:
-    """Tell whether its partition is still assigned as it was when the event was read."""
+    """Tell whether the event's partition is still assigned as when the event was read."""
     return bool(event.message.generation_id == app.consumer_generation_id)
 
 
 def origin_of(event: EventT[Any]) -> Origin:
-    """Return where the event was read."""
+    """Return the topic, partition and offset of the event."""
     return Origin(event.message.topic, event.message.partition, event.message.offset)
 
 
 def headers_of(event: EventT[Any]) -> list[tuple[str, bytes]]:
-    """Return the event's headers as Kafka has them; a null value is an empty one."""
+    """Return the event's headers as Kafka has them; a null value is an empty value."""
     headers = event.message.headers
     pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
     return [(name, value or b"") for name, value in pairs]
 
 
 def message_of(event: EventT[Any]) -> Message:
-    """Decode an event; raise UndecodableMessage where that can never succeed."""
+    """Decode an event; raise UndecodableMessage if that can never succeed."""
     return decode(origin_of(event), event.message.key, event.message.value, headers_of(event))
 
 
 def ack_in_order(app: faust.App, events: Sequence[EventT[Any]]) -> None:
-    """Acknowledge the events, unless their partitions have moved: then they come again to the new owner."""
+    """Acknowledge the events of partitions that are still assigned; the new owner gets the others again."""
     for event in events:
         if is_current(app, event):
             event.ack()

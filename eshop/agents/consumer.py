@@ -1,4 +1,4 @@
-"""The one agent a service has per topic it reads: stream, deliver, acknowledge."""
+"""The agent of a service for a topic: stream, deliver, acknowledge."""
 
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ def register(
 ) -> None:
     """Have the handler get every message of the topic, in batches, exactly once in effect.
 
-    One agent per topic with concurrency 1, because acknowledgements must be in order.
+    A topic has one agent with concurrency 1, because acknowledgements must be in order.
     """
     positions = Positions(app, store, topic_name, next_offset, name)
     delivery = Delivery(app, store, handler, park, positions, name)
@@ -42,7 +42,7 @@ def register(
             async for events in batches(app, stream):
                 await delivery.deliver(events)
         except Exception as error:  # noqa: BLE001  whatever it is
-            # Out of the loop, Faust would acknowledge what was not handled.
+            # If the exception left the loop, Faust would acknowledge the message that was not handled.
             end_process(f"{name} failed: {error!r}")
 
     app.agent(topic, name=name, concurrency=1)(consume)

@@ -1,4 +1,4 @@
-"""What happens between reading messages and acknowledging them; after a fault, see ``retry``.
+"""From reading messages to acknowledging them: decode, handle, commit; after a fault, ``partition_retry``.
 
 See docs/adr/0001-where-exactly-once-lives.md.
 """
@@ -30,12 +30,12 @@ from eshop.store.unit_of_work import Store, UnitOfWork
 
 logger = logging.getLogger(__name__)
 
-#: PartitionRetry that try at once: the relay and the agent itself need connections, too.
+#: Partition retries that try at the same time: the relay and the agent need connections, too.
 TURNS_MAX = 3
 
 _handled = Counter("eshop_messages_handled_total", "Messages whose effect is stored", ["agent"])
 _parked = Counter("eshop_messages_parked_total", "Messages set aside as dead letters", ["agent"])
-#: Without the type as a label: what others write has no bound.
+#: Without a label for the type: types of other writers have no bound.
 _unknown = Counter(
     "eshop_messages_unknown_type_total",
     "Messages of a type that only newer versions know: claimed and passed over",
@@ -51,10 +51,10 @@ Event = EventT[Any]
 
 
 class Delivery(Generic[U]):
-    """Delivers messages to one handler, and acknowledges those whose effect is stored.
+    """Delivers messages to one handler, and acknowledges the messages whose effect is stored.
 
-    All that is there goes into one transaction. Where that fails, each partition of it goes on in a retry of
-    its own, so that no partition waits for another's fault.
+    All messages that are there go into one transaction. If it fails, each of its partitions goes on in a
+    partition retry, so that no partition waits for the fault of another (head-of-line blocking).
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Delivery(Generic[U]):
 
     @property
     def epoch(self) -> int:
-        """Grows with every seek: what was read before it will be read again."""
+        """Grows with every seek: messages that were read before a seek are read again."""
         return self._positions.epoch
 
     async def deliver(self, events: Sequence[Event]) -> None:
-        """Handle the events, or hand them to their partitions' partition_retry."""
+        """Handle the events, or hand them to the retries of their partitions."""
         rest = [event for event in events if not self._is_retried(event)]
         epoch = self.epoch
         try:
@@ -94,7 +94,7 @@ class Delivery(Generic[U]):
                 self._start_retries(rest)
 
     async def handle(self, events: Sequence[Event]) -> None:
-        """Handle the events in one transaction and acknowledge them, or raise what goes wrong."""
+        """Handle the events in one transaction and acknowledge them, or raise the fault."""
         messages = [message_of(event) for event in events]
         _batch_size.labels(self._name).observe(len(messages))
 
@@ -115,14 +115,14 @@ class Delivery(Generic[U]):
             )
 
     async def park(self, event: Event, error: Exception) -> None:
-        """Park a message that can never be handled. Raises what goes wrong, TooManyParked among it."""
+        """Park a message that can never be handled. Raises TooManyParked and the faults of the database."""
         poison = _poison(event, error)
         await self._commit([event], lambda uow: self._park(uow, poison))
         _parked.labels(self._name).inc()
         logger.error("%s parked %s: %s: %.300s", self._name, poison.origin, poison.cause, poison.error)
 
     async def _commit(self, events: Sequence[Event], effect: Callable[[U], Awaitable[None]]) -> None:
-        """Commit the effect with the positions of the events, then acknowledge them."""
+        """Commit the effect together with the positions of the events, then acknowledge the events."""
         origins = [origin_of(event) for event in events]
 
         async def with_positions(uow: U) -> None:
@@ -140,11 +140,11 @@ class Delivery(Generic[U]):
         self._positions.passed(origins)
 
     async def is_hole(self, gap: WatermarkGap) -> bool:
-        """Tell whether the log itself has nothing in the gap, which is accepted from then on."""
+        """Tell whether the log itself has no message in the gap; the gap is then accepted."""
         return await self._positions.is_hole(gap)
 
     async def seek_back(self, epoch: int) -> bool:
-        """Have what was passed over read again, and what waits in retries with it; see ``Positions``."""
+        """Have the gap and all messages of the retries read again; see ``Positions``."""
         logger.error("%s seeks back: messages were passed over", self._name)
         return await self._positions.seek_back(epoch)
 
@@ -153,7 +153,7 @@ class Delivery(Generic[U]):
         return self._tried_at.get(partition, 0.0)
 
     async def stop(self) -> None:
-        """Give up what waits in retries, unacknowledged: it comes again."""
+        """Drop the messages of the retries without acknowledging them: they are redelivered."""
         await cancel_and_wait(*(retry.task for retry in self._partition_retries.values()))
 
     def _tried(self, origins: Sequence[Origin]) -> None:
@@ -162,7 +162,7 @@ class Delivery(Generic[U]):
             self._tried_at[origin.partition] = now
 
     def _is_retried(self, event: Event) -> bool:
-        """Hand the event to its partition's retry, if there is one: order must be kept."""
+        """Hand the event to the retry of its partition, if there is one, to keep the order."""
         retry = self._partition_retries.get(event.message.partition)
         if retry is not None:
             retry.add(event)

@@ -1,6 +1,6 @@
-"""One partition's messages after a fault: handled by themselves, in order, until none is left.
+"""The messages of one partition after a fault: handled by themselves, in order, until none is left.
 
-See docs/adr/0013-gaps-poison-and-faults.md.
+It bounds head-of-line blocking to the partition. See docs/adr/0013-gaps-poison-and-faults.md.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 BACKOFF_SECONDS = 0.1
 BACKOFF_SECONDS_MAX = 5.0
-#: Messages that may wait in a retry. Those behind are dropped, and read again when it is through.
+#: The largest number of messages that a retry queues. Later ones are dropped; when the queue is empty, the
+#: consumer seeks back to them.
 WAITING_MAX = 1_000
 
 _retries = Counter("eshop_delivery_retries_total", "Batches that were tried again", ["agent"])
@@ -33,19 +34,19 @@ Event = EventT[Any]
 
 
 class Attempts(Protocol):
-    """What a retry tries. Each raises what goes wrong, and has changed and acknowledged nothing then."""
+    """The operations that a retry attempts. If one raises, nothing was written and nothing acknowledged."""
 
     async def handle(self, events: Sequence[Event]) -> None:
         """Handle the events in one transaction."""
 
     async def park(self, event: Event, error: Exception) -> None:
-        """Set one message aside."""
+        """Park one message."""
 
     async def is_hole(self, gap: WatermarkGap) -> bool:
-        """Tell whether the log itself has nothing in the gap, which is accepted from then on."""
+        """Tell whether the log itself has no message in the gap; the gap is then accepted."""
 
     async def seek_back(self, epoch: int) -> bool:
-        """Have all that was read be read again, from before any gap; False where that can't be now."""
+        """Seek back before any gap; return False if that is impossible now."""
 
     @property
     def epoch(self) -> int:
@@ -53,14 +54,14 @@ class Attempts(Protocol):
 
     @property
     def turn(self) -> AbstractAsyncContextManager[object]:
-        """Held during an attempt: so many retries may try at once."""
+        """Held during an attempt: bounds the number of retries that try at the same time."""
 
 
 class PartitionRetry:
-    """Works off one partition.
+    """Works through the messages of one partition.
 
-    A transient fault is retried in place, with backoff, for ever, or until the partition is another
-    worker's. Poison is found by halving the batch; alone, it is parked.
+    A transient fault is retried with backoff, without an end, until the partition is assigned to another
+    worker. A poison message is found by halving the batch, and is parked when it is alone.
     """
 
     def __init__(self, app: faust.App, attempts: Attempts, name: str, events: Iterable[Event]) -> None:
@@ -80,14 +81,15 @@ class PartitionRetry:
         return len(self._events)
 
     def add(self, event: Event) -> None:
-        """Have this one handled after all that are there; where these are many, have it read again later."""
+        """Append the event. If the queue is full, drop the event and read it again after the queue is empty.
+        """
         self._drop_reread()
         self._is_overfull = self._is_overfull or len(self._events) >= WAITING_MAX
         if not self._is_overfull:
             self._events.append(event)
 
     def take_all(self) -> list[Event]:
-        """Return what is left, and leave nothing."""
+        """Return the queued messages and empty the queue."""
         left = list(self._events)
         self._events.clear()
         return left
@@ -120,7 +122,7 @@ class PartitionRetry:
             self._succeeded(batch)
 
     def _head(self) -> list[Event]:
-        """Return the next batch: of messages whose partition is still assigned as it was."""
+        """Return the next batch of messages whose partition is still assigned as when they were read."""
         if self._app.should_stop:
             return []
         self._drop_reread()
@@ -131,7 +133,7 @@ class PartitionRetry:
         return current[: self._at_most]
 
     def _drop_reread(self) -> None:
-        """Drop what was read before the last seek: it comes again."""
+        """Drop messages that were read before the last seek: they are read again."""
         if self._epoch != self._attempts.epoch:
             self._events.clear()
             self._epoch = self._attempts.epoch

@@ -1,7 +1,7 @@
-"""Where a reader stands in the log, against where the database says that it stands.
+"""A reader's positions in the log, compared with the watermarks in the database.
 
-Kafka's committed offsets may be ahead of the effects in the database: moved by hand, or by an acknowledgement
-that should not have been. The watermarks tell, and the reader goes back.
+Kafka's committed offsets may be ahead of the effects in the database, after a move by hand or a premature
+acknowledgement. The watermarks show the gap, and the reader seeks back.
 
 See docs/adr/0013-gaps-poison-and-faults.md.
 """
@@ -32,13 +32,14 @@ _corrections = Counter(
 _lost = Counter("eshop_messages_lost_total", "Messages the broker dropped before they were read", ["agent"])
 
 U = TypeVar("U", bound=UnitOfWork)
-#: Topic, partition, offset: where the log's next message is, if it begins before that offset.
+#: Topic, partition, offset: returns the offset of the log's next message if the log begins before the given
+#: offset.
 NextOffset = Callable[[str, int, int], Awaitable[int | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Where a partition is to be read from, why, and how many messages are gone for good."""
+    """The offset at which a partition must be read, the reason, and the number of messages that are lost."""
 
     offset: int
     why: str
@@ -47,10 +48,10 @@ class Correction:
 
 
 def judge(mark: int, committed: int | None, start: int, end: int) -> Correction | None:
-    """Compare a partition's watermark and committed offset with the log; None where they agree.
+    """Compare a partition's watermark and committed offset with the log; return None if they agree.
 
-    ``mark`` is the next offset whose effect is not stored, 0 if there never was one. Reading again what was
-    handled is harmless; passing over is not: in doubt a partition is read from its start.
+    ``mark`` is the next offset whose effect is not stored, 0 without any. A message that is read twice is
+    harmless, a message that is passed over is not: in doubt, the partition is read from its start.
     """
     if mark > end:
         return Correction(start, "the log ends before the watermark: truncated, or made anew", True)
@@ -76,13 +77,14 @@ class Positions(Generic[U]):
         self._topic = topic
         self._name = name
         self._seeking = asyncio.Lock()
-        #: Grows with every seek: what was read before it will be read again.
+        #: Grows with every seek: messages that were read before a seek are read again.
         self.epoch = 0
-        #: Where the log itself was found to have nothing: gaps that end there are accepted.
+        #: The ends of gaps in which the log itself has no message: these are accepted.
         self.holes: set[Hole] = set()
 
     async def align(self, consumer: SeekingConsumer) -> None:
-        """Seek to the watermark wherever the consumer stands past it. Raises what the database raises."""
+        """Seek to the watermark of every partition whose position is past it. Raises the database's faults.
+        """
         partitions = self.assigned(consumer)
         if not partitions:
             return
@@ -101,13 +103,13 @@ class Positions(Generic[U]):
             await consumer.put_at({tp: correction.offset for tp, correction in corrections.items()})
 
     def assigned(self, consumer: SeekingConsumer) -> list[TP]:
-        """Return the topic's partitions that are this worker's."""
+        """Return the topic's partitions that are assigned to this worker."""
         return [tp for tp in consumer.assignment() if tp.topic == self._topic]
 
     async def bounds(
         self, consumer: SeekingConsumer, partitions: Sequence[TP]
     ) -> tuple[dict[int, int], Mapping[TP, int], Mapping[TP, int]]:
-        """Return the watermarks by partition, and where the log begins and ends."""
+        """Return the watermarks by partition, and the first and last offset of the log."""
         marks = await self._store.read(lambda uow: uow.watermarks.read(self._topic))
         starts = await consumer.earliest_offsets(*partitions)
         return marks, starts, await consumer.highwaters(*partitions)
@@ -123,9 +125,9 @@ class Positions(Generic[U]):
         )
 
     async def is_hole(self, gap: WatermarkGap) -> bool:
-        """Ask the log itself whether there is nothing in the gap, and have it accepted then.
+        """Read whether the log itself has no message in the gap, and accept the gap then.
 
-        Raises what the broker raises.
+        Raises the broker's faults.
         """
         topic, partition, expected, found = gap.hole
         if await self._next_offset(topic, partition, expected) != found:
@@ -135,10 +137,10 @@ class Positions(Generic[U]):
         return True
 
     async def seek_back(self, epoch: int) -> bool:
-        """Drop what was read ahead, and read on from the committed offsets, or the watermarks before them.
+        """Drop messages that were read ahead; read on from the committed offsets or earlier watermarks.
 
-        ``epoch`` is the one in which the reason was seen: a seek since then has dealt with it. False where
-        partitions are being assigned, which seeks by itself. Raises TimeoutError.
+        ``epoch`` is the epoch in which the caller saw the gap: if it has changed, a later seek has handled
+        the gap. Returns False during a rebalance, whose assignment seeks anyway. Raises TimeoutError.
         """
         async with self._seeking:
             if epoch != self.epoch:
@@ -151,7 +153,8 @@ class Positions(Generic[U]):
             return sought
 
     async def _sought(self) -> bool:
-        """Seek, however long the database or the broker is away; False where a new assignment does it."""
+        """Seek, however long the database or the broker is away; return False if an assignment seeks instead.
+        """
         consumer, generation = cast("SeekingConsumer", self._app.consumer), self._app.consumer_generation_id
         while not (self._app.rebalancing or self._app.should_stop):
             try:
@@ -166,7 +169,7 @@ class Positions(Generic[U]):
         return False
 
     def passed(self, origins: Iterable[Origin]) -> None:
-        """Forget the holes that lie behind these, whose effect is stored."""
+        """Forget the holes before these offsets, whose effect is stored."""
         if self.holes:
             ends = {(at.topic, at.partition): at.offset for at in origins}
             self.holes -= {hole for hole in self.holes if hole[3] <= ends.get(hole[:2], -1)}

@@ -1,4 +1,4 @@
-"""Ends a worker that has work and does none, or hangs: whatever it hangs in, a restarted one goes on.
+"""Ends a worker that has work and makes no progress; the supervisor starts a new one.
 
 See docs/adr/0013-gaps-poison-and-faults.md.
 """
@@ -22,19 +22,20 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 5.0
 #: Far longer than any attempt may take: statements and locks are bounded to seconds.
 STALLED_SECONDS = 30.0
-#: One partition may have to wait for others that have a backlog, but not for ever.
+#: A partition may have to wait for others with a backlog, but not without an end.
 STARVED_SECONDS = 300.0
-#: A large table may have to be recovered in it.
+#: The recovery of a large table is included.
 UNSETTLED_SECONDS = 180.0
-#: More than all the bounds of a relay's round together, of which one or two are used up in an outage.
+#: More than the sum of all bounds of a relay's round. An outage uses up one or two of them.
 SILENT_SECONDS = 45.0
-#: From then on the worker says that it is not ready.
+#: After this time the worker is not ready.
 QUIET_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionProgress:
-    """How far a partition is done, where its log ends, and when it was last tried, by the monotonic clock."""
+    """How far a partition is handled, the end of its log, and the time of its last attempt (monotonic clock).
+    """
 
     partition: TP
     done: int
@@ -43,7 +44,7 @@ class PartitionProgress:
 
 
 class Watchdog:
-    """Looks at each partition now and then. An attempt that fails is a sign of life, too."""
+    """Detects partitions that make no progress. A failed attempt counts as progress."""
 
     def __init__(self) -> None:
         self._seen: dict[TP, tuple[int, float]] = {}
@@ -51,11 +52,11 @@ class Watchdog:
         self._alive_at = 0.0
 
     def forget(self) -> None:
-        """Begin anew: nothing could be seen for a while."""
+        """Start again: for a while nothing could be observed."""
         self._seen.clear()
 
     def look(self, progress: Sequence[PartitionProgress]) -> list[PartitionProgress]:
-        """Return the partitions where offsets wait and nothing was done or tried for too long."""
+        """Return the partitions in which offsets wait and nothing was handled or tried for too long."""
         now = time.monotonic()
         if now - self._looked_at > 2 * LOOK_SECONDS:  # what was asked hung, with the broker or the database
             self.forget()
@@ -66,7 +67,7 @@ class Watchdog:
         return [at for at, since in idle if now - since > limit]
 
     def _idle_since(self, at: PartitionProgress, now: float) -> float:
-        """Return when the partition last gave a sign of life: now, where it has nothing to do."""
+        """Return the time of the partition's last progress: now, if it has nothing to do."""
         done, since = self._seen.get(at.partition, (-1, now))
         self._alive_at = max(self._alive_at, at.tried_at if at.done == done else now)
         if at.done != done or at.done >= at.end:
@@ -76,7 +77,7 @@ class Watchdog:
 
 
 class Watch:
-    """Ends the worker whose agent makes no progress, never gets its partitions, or has lost its topic."""
+    """Ends the worker if its agent makes no progress, never gets its partitions, or has lost its topic."""
 
     def __init__(
         self,
@@ -111,14 +112,14 @@ class Watch:
             self._watchdog.forget()
 
     def _check_topics(self, consumer: SeekingConsumer) -> None:
-        """End the process where a topic is gone: Faust would ignore it from now on, even when it is back."""
+        """End the process if a topic is gone: Faust would ignore the topic, even after its return."""
         is_gone = any(consumer.topic_partitions(topic) == 0 for topic in self._topics)  # None: not known yet
         self._looks_without_topic = self._looks_without_topic + 1 if is_gone else 0
         if self._looks_without_topic > 1:
             end_process(f"{self._name}: a topic is gone; it is made anew at the next start")
 
     def _is_unsettled(self) -> bool:
-        """Tell whether partitions are being assigned; end the process where that never comes to an end."""
+        """Tell whether a rebalance is under way; end the process if the rebalance does not end."""
         now = time.monotonic()
         if not self._app.rebalancing:
             self._unsettled_at = 0.0
@@ -133,13 +134,13 @@ class SilenceWatch:
     """Ends the worker if one of its parts shows no sign of life. A failure is a sign of life, too."""
 
     def __init__(self, alive_at: Callable[[], float], name: str) -> None:
-        """Watch what was last alive at ``alive_at()``, by the monotonic clock."""
+        """Watch a part; ``alive_at()`` returns the time of its last sign of life, by the monotonic clock."""
         self._alive_at = alive_at
         self._name = name
         self._watched_since = self._looked_at = time.monotonic()
 
     async def look(self) -> None:
-        """Look once. Time in which nobody looked does not count: the whole process stood still."""
+        """Look once. Time without a look does not count: the whole process was stopped."""
         now = time.monotonic()
         if now - self._looked_at > 2 * LOOK_SECONDS:
             self._watched_since = now

@@ -1,1 +1,1 @@
-"""One module per service: claim, load, fold, save, append, for a batch."""
+"""The use cases, one module per service. A handler claims, loads, folds, saves and appends for a batch."""

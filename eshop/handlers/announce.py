@@ -1,4 +1,4 @@
-"""From the domain's words to the wire's: the only place where outgoing messages are made."""
+"""From the domain's words to messages: the only place that makes outgoing messages."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from eshop.store.outbox import Outgoing
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What a message follows from: a request, or another message."""
+    """The request or message from which a new message follows."""
 
     correlation_id: str
     causation_id: str
@@ -17,7 +17,7 @@ class Cause:
 
     @classmethod
     def of(cls, message: Message) -> "Cause":
-        """Return the cause for what follows from handling the message."""
+        """Return the cause of messages that follow from handling the message."""
         envelope = message.envelope
         return cls(envelope.correlation_id, envelope.message_id, envelope.traceparent)
 

@@ -1,4 +1,4 @@
-"""What the orders service does: place orders, record what payments decided, ask about what is late.
+"""The commands of the orders service: place orders, record outcomes of payments, request cancellations.
 
 See docs/adr/0011-repeat-cancellation-requests.md.
 """
@@ -19,7 +19,7 @@ from eshop.store.orders import CancellationRequest, HistoryEntry, NewOrder, Stor
 from eshop.store.requests import RequestKey
 from eshop.store.unit_of_work import OrdersUnitOfWork
 
-#: How long after a question about an order the next one comes, at the least.
+#: The shortest time between two cancellation requests for an order.
 REPEAT_SECONDS = 30
 _KEY_REUSED = Refusal("idempotency-key-reused", "the key was used for another request")
 
@@ -40,13 +40,13 @@ class PlaceOrder:
 
     @property
     def key(self) -> tuple[str, str] | None:
-        """Under what the same request is known, if at all."""
+        """The idempotency key and fingerprint of the request, if it has a key."""
         return None if self.idempotency_key is None else (self.user_id, self.idempotency_key)
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The order as it was created; ``replayed`` where an earlier request with the key did that."""
+    """The order as it was created; ``replayed`` if an earlier request with the key created it."""
 
     order: StoredOrder
     replayed: bool
@@ -55,10 +55,10 @@ class Placed:
 async def place_orders(
     uow: OrdersUnitOfWork, requests: Sequence[PlaceOrder], deadline_seconds: int
 ) -> list[Placed | Refusal]:
-    """Place orders of any users in one transaction; one answer each, in order.
+    """Place orders of any users in one transaction; return one result each, in order.
 
-    A request under a key that was used before is answered with that order, or refused where it asks for
-    something else. Two with one key in a batch are one.
+    A request with a used key gets the order of that key, or a refusal if the fingerprints differ. Two
+    requests with one key in a batch make one order.
     """
     feed_numbers = await uow.users.lock(request.user_id for request in requests)
     known = await uow.orders.by_key(sorted({request.key for request in requests if request.key is not None}))
@@ -124,16 +124,16 @@ def _answer(request: PlaceOrder, order: StoredOrder) -> Placed | Refusal:
 
 
 def as_created(order: StoredOrder) -> StoredOrder:
-    """Return the order as its creation was answered, whatever has happened to it since."""
+    """Return the order as at its creation, regardless of later changes."""
     life = replace(order.order, status=OrderStatus.NEW, reason=None, version=1)
     return replace(order, order=life, updated_at=order.created_at)
 
 
 async def record_outcomes(uow: OrdersUnitOfWork, messages: Sequence[Message]) -> None:
-    """Record what payments decided: one transaction, a fixed number of statements.
+    """Record the outcomes that payments decided: one transaction, a fixed number of statements.
 
-    A redelivered message is dropped by the inbox; a repeated answer changes nothing.
-    Raises AssertionError for an order that is another user's, or does not exist and was not refunded.
+    The inbox drops a redelivered message; a repeated outcome changes nothing. Raises AssertionError for an
+    order of another user, and for an unknown order that was not refunded.
     """
     fresh = await uow.inbox.claim(messages)
     outcomes = [(message, outcome) for message in fresh if (outcome := _outcome(message.body)) is not None]
@@ -203,7 +203,7 @@ def _order_changed(entry: HistoryEntry) -> Body:
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """The order when its end was asked for; ``replayed`` where an earlier request with the key did that."""
+    """The order when its cancellation was requested; ``replayed`` if an earlier request had the same key."""
 
     order: StoredOrder
     replayed: bool = False
@@ -218,10 +218,10 @@ async def request_cancellation(
     idempotency_key: str | None = None,
     fingerprint: bytes = b"",
 ) -> Cancellation | Refusal | None:
-    """Ask payments to end an order without a charge; None where the user has no such order.
+    """Request the cancellation of an order; return None if the user has no such order.
 
-    An order that is cancelled already is not asked about again. The outcome comes by the feed. The same
-    request again, by its key, is answered as before.
+    A cancelled order stays as it is. The outcome comes by the feed. The same request again, by its key, gets
+    the same result.
     """
     await uow.users.lock([user_id], add_missing=False)
     order = (await uow.orders.get([order_id])).get(order_id)
@@ -240,7 +240,7 @@ async def request_cancellation(
 
 
 def _to_answer(order: StoredOrder) -> dict[str, Any]:
-    """Return what of an order changes, to be kept with a request."""
+    """Return the changing part of an order, to be stored with a request."""
     life = order.order
     return {
         "status": life.status,
@@ -251,7 +251,7 @@ def _to_answer(order: StoredOrder) -> dict[str, Any]:
 
 
 def _as_answered(order: StoredOrder, answer: dict[str, Any]) -> StoredOrder:
-    """Return an order as it was when the answer was kept."""
+    """Return an order as it was when the result was stored."""
     status = OrderStatus(answer["status"])
     life = replace(order.order, status=status, reason=answer["reason"], version=answer["version"])
     return replace(order, order=life, updated_at=datetime.fromisoformat(answer["updated_at"]))
@@ -260,10 +260,10 @@ def _as_answered(order: StoredOrder, answer: dict[str, Any]) -> StoredOrder:
 async def request_refund(
     uow: OrdersUnitOfWork, order_id: str, *, reason: str, operator: str, cause: Cause
 ) -> tuple[StoredOrder, bool] | None:
-    """Ask payments, for an operator, to end an order without a charge, and record who asked and why.
+    """Request a cancellation for an operator, and record the operator and the reason.
 
-    Return the order as it is and whether payments was asked, or None where there is no such order. One that
-    is cancelled already is not asked about.
+    Return the order as it is and whether a cancellation was requested, or None without such an order. A
+    cancelled order stays as it is.
     """
     found = (await uow.orders.get([order_id])).get(order_id)
     if found is None:
@@ -279,10 +279,10 @@ async def request_refund(
 
 
 async def repeat_cancellation_requests(uow: OrdersUnitOfWork, orders_max: int) -> int:
-    """Ask payments to end orders that are NEW past their deadline, or whose end was asked for before.
+    """Request the cancellation of overdue NEW orders, and repeat older requests.
 
-    Return how many were asked about. Asked again until the order is final, this heals every lost message:
-    payments answers with the outcome it has, and refuses for good an order it never saw.
+    Return the number of requests. The repetition until the order is final heals every lost message: payments
+    replies with the outcome it has, and refuses for good an order it never saw.
     """
     candidates = await uow.orders.overdue(orders_max)
     if not candidates:

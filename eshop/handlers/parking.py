@@ -1,4 +1,4 @@
-"""Setting a message aside that can never be handled, so that those behind it go on.
+"""Parking of poison messages, so that later messages of the partition go on.
 
 See docs/adr/0013-gaps-poison-and-faults.md.
 """
@@ -16,24 +16,24 @@ from eshop.handlers.announce import Cause, outgoing
 from eshop.store.dead_letters import DeadLetter
 from eshop.store.unit_of_work import UnitOfWork
 
-#: As many of a partition, parked within this time of each other and not yet looked at, are no poison but a
-#: bug, or a deploy that went wrong.
+#: This many messages of a partition, parked within this time of each other and not yet reviewed, are a bug or
+#: a bad deployment rather than poison.
 BURST_MAX = 5
 BURST_SECONDS = 60.0
 ERROR_CHARACTERS_MAX = 1_000
-#: What the announcement shows of the value: as JSON, at worst six times as long, it still fits the outbox.
+#: Characters of the value in the announcement: as JSON, at worst six times as long, it still fits the outbox.
 VALUE_CHARACTERS_MAX = 5_000
 HEADERS_SHOWN_MAX = 12
 HEADER_SHOWN_CHARACTERS_MAX = 128
 
 
 class TooManyParked(Exception):
-    """A burst of messages of one partition was parked already: it waits until an operator has looked."""
+    """A burst of messages of one partition was parked already: the partition waits for an operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """A message as it was read, and why it can't be handled. ``message`` where it could be decoded."""
+    """A message as it was read, and why it can't be handled. ``message`` is there if it could be decoded."""
 
     origin: Origin
     key: bytes | None
@@ -45,7 +45,7 @@ class Poison:
 
     @property
     def message_id(self) -> str:
-        """The id in its headers; where there is none, one made of its place and content."""
+        """The id in the headers; without one, an id made of the place and content."""
         for name, value in reversed(self.headers):
             if name == "ce_id":
                 try:
@@ -57,9 +57,9 @@ class Poison:
 
 
 async def park(uow: UnitOfWork, poison: Poison, announcement: type[ParkedMessage]) -> None:
-    """Park the message as a dead letter, claimed in the inbox, and announce that.
+    """Park the message as a dead letter, claim it in the inbox, and announce the dead letter.
 
-    One that comes again is dropped by the inbox. Raises TooManyParked, and parks nothing, after a burst.
+    The inbox drops a redelivery. Raises TooManyParked, and parks nothing, after a burst.
     """
     if not await uow.inbox.claim([poison]):
         return

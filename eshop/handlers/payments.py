@@ -1,4 +1,4 @@
-"""What the payments service does: open and fill wallets, and decide every order's payment once.
+"""The commands of the payments service: open and fill wallets, and decide every order's payment once.
 
 See docs/adr/0009-closing-freezing-refunding.md.
 """
@@ -24,8 +24,8 @@ from eshop.stored import from_stored
 async def settle_orders(uow: PaymentsUnitOfWork, messages: Sequence[Message]) -> None:
     """Decide payments: claim, load, fold, record, announce; one transaction, a fixed number of statements.
 
-    Orders of one wallet in a batch see each other, in order. A redelivered message is dropped by the inbox;
-    a repeated question is answered with the outcome there is.
+    Orders of one wallet in a batch are decided in order. The inbox drops a redelivered message; a repeated
+    command gets the outcome there is.
     """
     fresh = await uow.inbox.claim(messages)
     asked = [(message, asks) for message in fresh if (asks := _question(message.body)) is not None]
@@ -48,7 +48,7 @@ async def _settle(uow: PaymentsUnitOfWork, asked: Sequence[tuple[Message, PayOrd
     payments = await uow.payments.get(asks.order_id for _, asks in asked)
     settled: list[Settlement] = []
     for message, asks in asked:
-        # A message causes one transfer at the most, so the transfer has the message's id.
+        # A message causes one transfer at most, so the transfer has the id of the message.
         decision = settle(
             wallets[asks.user_id], payments.get(asks.order_id), asks, transfer_id=message.message_id
         )
@@ -59,7 +59,7 @@ async def _settle(uow: PaymentsUnitOfWork, asked: Sequence[tuple[Message, PayOrd
 
 
 async def _store(uow: PaymentsUnitOfWork, settled: Sequence[Settlement], causes: Sequence[Cause]) -> None:
-    """Store the decisions, of which a later one of a payment follows from the one before, and tell each."""
+    """Store the decisions, of which a later decision follows from the earlier one, and announce each."""
     await uow.ledger.post([decision.transfer for decision in settled if decision.transfer is not None])
     await uow.wallets.save(
         [WalletChange(s.wallet, s.transfer.transfer_id) for s in settled if s.transfer is not None]
@@ -72,7 +72,7 @@ async def _store(uow: PaymentsUnitOfWork, settled: Sequence[Settlement], causes:
 
 
 def _outcome(payment: Payment) -> Body:
-    """Return the event that tells a payment's outcome: the same words each time it is told."""
+    """Return the event of a payment's outcome: the same content each time."""
     told = {"user_id": payment.user_id, "order_id": payment.order_id}
     if payment.status is PaymentStatus.REFUSED:
         return payments_v1.PaymentRefused.model_validate({**told, "reason": payment.reason})
@@ -91,11 +91,11 @@ def _outcome(payment: Payment) -> Body:
 async def refund_payment(
     uow: PaymentsUnitOfWork, order_id: str, *, transfer_id: str, reason: str, operator: str, cause: Cause
 ) -> tuple[Payment, bool] | None:
-    """Give back, for an operator, what was captured for an order, and record who did it and why.
+    """Refund a capture for an operator, and record the operator and the reason.
 
-    For an order that the orders service does not have: one that it has is ended there. Return the payment as
-    it is now and whether money was moved, or None if nothing was decided about such an order. Repeated, it
-    moves nothing.
+    For an order that is unknown to the orders service; a known order is cancelled there. Return the payment
+    as it is now and whether money was moved, or None without a decision about the order. A repetition moves
+    nothing.
     """
     found = (await uow.payments.get([order_id])).get(order_id)
     if found is None:
@@ -113,7 +113,7 @@ async def refund_payment(
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What every request brings: whose it is, and what makes it the same as another."""
+    """The fields of every request: user, cause, idempotency key and fingerprint."""
 
     user_id: str
     cause: Cause
@@ -123,7 +123,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account as it is answered."""
+    """An account, in the form of a result."""
 
     user_id: str
     balance_minor: int
@@ -133,21 +133,21 @@ class Account:
 
     @classmethod
     def of(cls, wallet: Wallet) -> "Account":
-        """Return a wallet that was opened once as it is answered."""
+        """Return an opened wallet in the form of a result."""
         assert wallet.currency is not None, "an account has a currency"
         return cls(wallet.user_id, wallet.balance_minor, wallet.currency, wallet.version, wallet.is_frozen)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The outcome of a request; ``replayed`` where an earlier request with its key had it."""
+    """The result of a request; ``replayed`` if an earlier request had the same key."""
 
     outcome: Account | Refusal
     replayed: bool = False
 
 
 async def open_account(uow: PaymentsUnitOfWork, request: Request, currency: str) -> Answer:
-    """Open the user's only account, or open it again. The same request, by its key, is answered as before."""
+    """Open the user's only account, or reopen it. The same request, by its key, gets the same result."""
 
     async def opened(wallet: Wallet) -> Account | Refusal:
         return await _changed(uow, request, payments_v1.AccountOpened, open_wallet(wallet, currency))
@@ -167,7 +167,7 @@ async def close_account(uow: PaymentsUnitOfWork, request: Request) -> Answer:
 async def freeze_account(
     uow: PaymentsUnitOfWork, request: Request, is_frozen: bool, *, reason: str, operator: str
 ) -> Answer:
-    """Freeze an account, or lift that, and record who did it and why. Repeated, it changes nothing."""
+    """Freeze or unfreeze an account, and record the operator and the reason. A repetition changes nothing."""
     event = payments_v1.AccountFrozen if is_frozen else payments_v1.AccountUnfrozen
 
     async def frozen(wallet: Wallet) -> Account | Refusal:
@@ -185,9 +185,9 @@ async def freeze_account(
 async def top_up_account(
     uow: PaymentsUnitOfWork, request: Request, amount_minor: int, *, transfer_id: str, reference: str | None
 ) -> Answer:
-    """Add money from outside. The same request again, by its key, is answered as before.
+    """Add money from outside. The same request again, by its key, gets the same result.
 
-    A user's reference is used once. What references other users have is not looked at.
+    A reference is unique per user; references of other users have no influence.
     """
 
     async def topped_up(wallet: Wallet) -> Account | Refusal:
@@ -210,7 +210,7 @@ async def _changed(
     after: Wallet | Refusal,
     moved: Transfer | None = None,
 ) -> Account | Refusal:
-    """Store a wallet's change and announce it, unless it was refused."""
+    """Store a wallet's change and announce it, unless the change was refused."""
     if isinstance(after, Refusal):
         return after
     told = (
@@ -239,9 +239,9 @@ async def _once(
     *,
     add_missing: bool,
 ) -> Answer:
-    """Run the effect under the user's lock, unless the request's key tells that it ran before.
+    """Run the effect under the user's lock, unless an earlier request with the key has run it.
 
-    A refusal leaves nothing behind: it is decided anew when the request comes again.
+    A refusal is not stored: a repeated request is decided again.
     """
     locked = await uow.wallets.lock([request.user_id], add_missing=add_missing)
     wallet = locked.get(request.user_id, Wallet(request.user_id))

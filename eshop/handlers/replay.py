@@ -1,4 +1,4 @@
-"""What operators do with dead letters: handle the message after all, once, or give it up.
+"""The operators' actions on dead letters: replay the message once, or discard it.
 
 See docs/adr/0014-replaying-dead-letters.md.
 """
@@ -21,7 +21,7 @@ Handler = Callable[[U, Sequence[Message]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What an operator wants with which dead letter. ``reason`` and ``operator`` are recorded."""
+    """An operator's action on a dead letter. ``reason`` and ``operator`` are recorded."""
 
     dead_letter_id: str
     reason: str
@@ -30,17 +30,17 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Acted:
-    """What the dead letter is now; ``done`` where this very act made it so."""
+    """The dead letter after an action; ``done`` if this action changed it."""
 
     status: str
     done: bool
 
 
 async def replay(uow: U, act: Act, handler: Handler[U]) -> Acted | None:
-    """Handle a parked message as if it had come just now; None where there is no such dead letter.
+    """Handle a parked message like a new one; return None without such a dead letter.
 
-    Whoever asks at the same time waits, and finds it done. The watermarks stay: its offset was passed when
-    it was parked. Raises what the handler raises, UndecodableMessage among it: then nothing has changed.
+    A concurrent action waits, and finds the letter resolved. The watermarks stay: the offset was passed at
+    the parking. Raises the handler's faults and UndecodableMessage: then nothing has changed.
     """
     letter = await uow.dead_letters.get(act.dead_letter_id, locked=True)
     if letter is None:
@@ -54,7 +54,7 @@ async def replay(uow: U, act: Act, handler: Handler[U]) -> Acted | None:
 
 
 async def discard(uow: UnitOfWork, act: Act) -> Acted | None:
-    """Give a parked message up; None where there is no such dead letter. It stays claimed in the inbox."""
+    """Discard a parked message; return None without such a dead letter. It stays claimed in the inbox."""
     letter = await uow.dead_letters.get(act.dead_letter_id, locked=True)
     if letter is None:
         return None

@@ -1,1 +1,1 @@
-"""What every worker process is made of: its Faust app, consumer, periodic work, start and end."""
+"""The parts of every worker process: Faust app, consumer, periodic work, start and end."""

@@ -1,6 +1,6 @@
-"""The Faust app every worker is made of: settings that were measured, hooks, health. No service's code.
+"""The Faust app of every worker: measured settings, hooks, health. It knows no service.
 
-A worker's module makes one, adds hooks, checks, agents and views to it, and is started by the Faust CLI.
+A worker's module makes an app, adds hooks, checks, agents and views, and the Faust command starts it.
 
 See docs/adr/0006-faust-as-it-is.md.
 """
@@ -31,14 +31,15 @@ from eshop.web.health import Check, check_kafka, install_health
 
 Hook = Callable[[], Awaitable[None]]
 
-#: A worker that died is given up after this long, the least that Kafka allows, unless it is back under its
-#: name. One that leaves is missed at once where it has no name, and after this long where it has one.
+#: The group gives up a dead worker after this time, the least that Kafka allows, unless the worker is back
+#: under its static-membership id. A worker that leaves is missed at once without an id, and after this time
+#: with an id.
 SESSION_SECONDS = 6.0
 HEARTBEAT_SECONDS = 2.0
 REBALANCE_SECONDS = 10.0
 COMMIT_SECONDS = 0.5
 REQUEST_SECONDS = 30.0
-#: A supervisor that has asked a worker to leave does not wait for ever.
+#: A supervisor that has stopped a worker does not wait without a bound.
 HOOK_SECONDS_MAX = 5.0
 #: Messages read ahead of an agent.
 STREAM_BUFFER_MAX = 4096
@@ -49,9 +50,9 @@ logger = logging.getLogger(__name__)
 class ServiceApp(faust.App):
     """A worker's Faust app.
 
-    ``kind`` is orders, payments or projections: it names the consumer group and the HTTP address. Hooks are
-    coroutine functions without arguments. One that raises at start ends the process with a log line and exit
-    code 1, before anything was subscribed.
+    ``kind`` is the name of the service, or projections: the consumer group and the HTTP address follow from
+    it. Hooks are coroutine functions without arguments. If a hook raises at the start, the process ends with
+    a log line and exit code 1, before any subscription.
     """
 
     def __init__(self, kind: str, settings: Settings) -> None:
@@ -69,34 +70,35 @@ class ServiceApp(faust.App):
         install_health(self, self._checks)
 
     def before_start(self, hook: Hook) -> Hook:
-        """Run it, in order of registration, before Kafka, agents, tasks and HTTP are started.
+        """Run the hook, in order of registration, before Kafka, agents, tasks and HTTP are started.
 
-        The place for migrations (in a thread), pools and ``ensure_topics``: Faust ignores for ever a topic
-        that does not exist when it subscribes.
+        The place for migrations (in a thread), pools and ``ensure_topics``: Faust ignores a topic without an
+        end if the topic is missing when Faust subscribes.
         """
         self._before_start.append(hook)
         return hook
 
     def at_stop(self, hook: Hook) -> Hook:
-        """Run it first of all when the process is asked to leave: stop taking requests here.
+        """Run the hook first when the process is stopped: the place to refuse further requests.
 
-        Agents still run and pools are open. Latest registered, first run; one that raises is logged.
+        Agents still run and pools are open. The latest registered hook runs first; a hook that raises is
+        logged.
         """
         self._at_stop.append(hook)
         return hook
 
     def at_end(self, hook: Hook) -> Hook:
-        """Run it last of all, when agents and tasks are gone and nothing is read any more: close pools here.
+        """Run the hook last, after agents, tasks and reading have ended: the place to close pools.
 
-        Latest registered, first run; one that raises is logged.
+        The latest registered hook runs first; a hook that raises is logged.
         """
         self._at_end.append(hook)
         return hook
 
     def after_seek(self, hook: SeekHook) -> SeekHook:
-        """Run it whenever the consumer was put back to the committed offsets, before it reads on.
+        """Run the hook after every seek to the committed offsets, before the consumer reads on.
 
-        The only place where a seek of one's own lasts. One that raises is logged, and reading goes on.
+        Only a seek in this place lasts. A hook that raises is logged, and reading goes on.
         """
         self._after_seek.append(hook)
         return hook
@@ -110,7 +112,7 @@ class ServiceApp(faust.App):
                 logger.exception("a hook failed after a seek")
 
     def add_check(self, name: str, check: Check) -> None:
-        """Make readiness depend on it; raise ``NotReady`` inside to say why it isn't."""
+        """Make readiness depend on the check, which raises ``NotReady`` with the reason."""
         self._checks[name] = check
 
     def on_init_dependencies(self) -> Iterable[ServiceT]:
@@ -148,7 +150,7 @@ class ServiceApp(faust.App):
         await super().on_stop()
 
     async def on_shutdown(self) -> None:
-        """Release what the agents used."""
+        """Release the resources of the agents."""
         await super().on_shutdown()
         await _run_all(reversed(self._at_end))
 
@@ -160,7 +162,7 @@ class ServiceApp(faust.App):
 
 
 class _Web(AiohttpWeb):
-    """Faust's web server without the pages it would serve unasked."""
+    """Faust's web server without the pages that Faust serves by default."""
 
     default_blueprints: ClassVar[Any] = ()
     production_blueprints: ClassVar[Any] = ()
@@ -201,9 +203,9 @@ def _options(kind: str, settings: Settings) -> dict[str, Any]:
         "PartitionAssignor": CataloguePartitionAssignor,
         "stream_buffer_maxsize": STREAM_BUFFER_MAX,
         "stream_wait_empty": False,
-        # Formatted by Faust when it is read, so that `worker --web-port` moves it too.
+        # Faust formats the address when it reads it, so that `worker --web-port` has an effect.
         "datadir": f"{_escaped(settings.data)}/faust/{kind}-{{conf.web_port}}",
-        # Not as a table's `store=`: there Faust takes this URL for none, and silently keeps state in memory.
+        # Not the `store=` of a table: Faust ignores this URL there, and silently keeps the state in memory.
         "store": "rocksdb://",
         "autodiscover": False,
         "web_bind": host,
@@ -216,7 +218,7 @@ def _options(kind: str, settings: Settings) -> dict[str, Any]:
 
 
 def _advertised(settings: Settings, host: str) -> dict[str, Any]:
-    """Return where other workers find this one: as told, or where it listens, or the machine's name."""
+    """Return the address for other workers: the setting, or the listening address, or the machine's name."""
     if settings.web_advertised is not None:
         return {"canonical_url": f"http://{settings.web_advertised}"}
     if host in ANY_HOSTS:
@@ -225,10 +227,10 @@ def _advertised(settings: Settings, host: str) -> dict[str, Any]:
 
 
 def _instance_id(settings: Settings, port: int) -> str | None:
-    """Return the id of a static member: nobody waits out the session of one that died and starts again.
+    """Return the static-membership id: a worker that restarts with its id keeps its partitions.
 
-    It gets back what it had, whatever it says of itself: Faust would not take that with another address, nor
-    would it get a new table. So who has another port or version is another member.
+    The coordinator returns the old assignment. Faust rejects an assignment with another address, and would
+    not get a new table. So the port and the version are part of the id.
     """
     return f"{settings.instance}-{port}-{version('eshop')}" if settings.instance else None
 

@@ -1,4 +1,4 @@
-"""Which worker has which partitions of a table and of the topics it is made from: always the same ones."""
+"""The assignment of a table's partitions and of its source topics: always the same numbers together."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from eshop.contracts.topics import PARTITIONS
 
 
 class CataloguePartitionAssignor(PartitionAssignor):
-    """Faust's assignor, which takes every topic to have the catalogue's number of partitions.
+    """Faust's assignor, for which every topic has the catalogue's number of partitions.
 
-    Faust gives the same partitions of topics to the same worker only if the topics have equally many. A topic
-    that was made larger would go its own way, and a user's events to a worker without the user's entry. What
-    a topic has beyond the catalogue's number is empty: messages are placed by that number.
+    Faust co-partitions topics only if they have equally many partitions. A topic that has grown would be
+    assigned by itself, and the user's events could reach a worker without the user's entry. Partitions beyond
+    the catalogue's number are empty: messages are placed by that number.
     """
 
     @classmethod

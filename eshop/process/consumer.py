@@ -1,4 +1,4 @@
-"""Faust's consumer, with a say in where it reads. What is private of Faust's and needed for it is here.
+"""Faust's consumer with control of its positions. Uses of Faust's private names are here.
 
 See docs/adr/0006-faust-as-it-is.md.
 """
@@ -20,9 +20,9 @@ SEEK_SECONDS_MAX = 20.0
 
 
 class SeekingConsumer(Consumer):
-    """A consumer that asks its app after each of Faust's own seeks.
+    """A consumer that calls its app after each seek of Faust.
 
-    Faust seeks to the committed offsets after every signal of an assignment: a seek made before is lost.
+    Faust seeks to the committed offsets after every signal of an assignment: an earlier seek is lost.
     """
 
     def on_init(self) -> None:
@@ -32,23 +32,24 @@ class SeekingConsumer(Consumer):
         self._parked = asyncio.Event()
 
     async def perform_seek(self) -> None:
-        """Seek to the committed offsets, and then to where the app knows better.
+        """Seek to the committed offsets, then to the positions that the app knows better.
 
-        Raises TimeoutError well before Faust's own bound, at which its recovery would end silently and for
-        ever, with every partition waiting: what is raised ends the worker, and the next one begins anew.
+        Raises TimeoutError well before Faust's own bound, at which Faust's recovery would end silently, with
+        every partition waiting without an end. The exception ends the worker, and the next worker starts
+        again.
         """
         async with asyncio.timeout(SEEK_SECONDS_MAX):
             await self.put_at_committed()
             await cast("Any", self.app).sought(self)
 
     async def put_at_committed(self) -> None:
-        """Seek to the committed offsets and no further, for whoever goes on from there by himself."""
+        """Seek to the committed offsets only, for a caller that continues from there."""
         await super().perform_seek()
 
     async def until_parked(self) -> None:
-        """Return when nothing is being fetched, with the flow stopped. Raises TimeoutError.
+        """Return after all fetches have ended, with the flow stopped. Raises TimeoutError.
 
-        A fetch that is cut off goes on in the consumer's thread, past a seek, and its messages are lost.
+        A fetch that is cut off continues in the consumer's thread, past a seek, and its messages are lost.
         """
         async with asyncio.timeout(SEEK_SECONDS_MAX):
             await self._parked.wait()
@@ -62,19 +63,19 @@ class SeekingConsumer(Consumer):
             self._parked.clear()
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
-        """Let the partitions be read once the flow is resumed, which Faust does next, after a seek.
+        """Allow the partitions to be read when Faust resumes the flow, its next step after a seek.
 
-        Where a table was recovered the flow runs already. What it brought between the seek and Faust's last
-        step would be lost: that step empties the agents' queues.
+        After the recovery of a table the flow runs already. Messages that came between the seek and Faust's
+        last step would be lost: the step empties the queues of the agents.
         """
         self.stop_flow()
         super().resume_partitions(tps)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek to the committed offsets, and to the start where there is none.
+        """Seek to the committed offsets, and to the start of partitions without one.
 
-        aiokafka leaves a partition without one where it stands. A fetch that was under way when the partition
-        came stands past messages that Faust dropped: nobody would read them before the next assignment.
+        aiokafka does not move a partition without a committed offset. A fetch that was under way at the
+        assignment has passed messages that Faust dropped: they would not be read before the next assignment.
         """
         committed = await super().seek_to_committed()
         never = [tp for tp, offset in committed.items() if not offset and not self._is_changelog_tp(tp)]
@@ -83,9 +84,9 @@ class SeekingConsumer(Consumer):
         return committed
 
     def _new_offset(self, tp: TP) -> int | None:
-        """Return up to where all is acknowledged or in no log, or None where nothing new is.
+        """Return the offset up to which all is acknowledged or not in the log; None without progress.
 
-        Faust writes a gap down offset by offset: one of the size that a retention leaves is out of memory.
+        Faust writes a gap down offset by offset: a gap as large as retention leaves would exhaust the memory.
         """
         acked, gaps = self._acked[tp], self._gap[tp]
         if not acked:
@@ -109,9 +110,9 @@ class SeekingConsumer(Consumer):
         return end
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Look at nothing: Faust's detector crashes the worker at a partition that is just being sought.
+        """Do nothing: Faust's detector crashes the worker at a partition during a seek.
 
-        Whether partitions make progress is the watchdog's.
+        The watchdog checks the progress of partitions.
         """
 
     def committed(self, partition: TP) -> int | None:
@@ -119,9 +120,9 @@ class SeekingConsumer(Consumer):
         return self._committed_offset[partition]
 
     async def put_at(self, offsets: Mapping[TP, int]) -> None:
-        """Read on from these offsets, and take everything before them for committed, and nothing behind.
+        """Set the position and the committed offset of the partitions to these values.
 
-        Faust ignores acknowledgements below what it takes for committed, and counts a gap as handled.
+        Faust ignores acknowledgements below its cached committed offset, and counts a gap as handled.
         """
         await self.seek_wait(offsets)
         for partition, offset in offsets.items():
@@ -132,16 +133,16 @@ class SeekingConsumer(Consumer):
 
 
 class SeekingTransport(Transport):
-    """Faust's transport, with that consumer."""
+    """Faust's transport with the seeking consumer."""
 
     Consumer = SeekingConsumer
 
 
 @asynccontextmanager
 async def nothing_read(app: faust.App) -> AsyncIterator[None]:
-    """Stop reading, and drop what was read ahead; in the end read on, from wherever a seek has put it.
+    """Stop reading and drop messages that were read ahead; at the end read on, from wherever a seek ended.
 
-    An assignment that begins meanwhile reads on by itself. Raises TimeoutError where reading does not stop.
+    An assignment that starts meanwhile reads on by itself. Raises TimeoutError if reading does not stop.
     """
     consumer, generation = cast("SeekingConsumer", app.consumer), app.consumer_generation_id
     consumer.stop_flow()

@@ -1,4 +1,4 @@
-"""Ending a process that can't go on: what a supervisor restarts is better than what goes on wrongly."""
+"""The end of a process that can't go on: a restart by the supervisor is better than wrong results."""
 
 import logging
 import os
@@ -11,9 +11,9 @@ logger = logging.getLogger(__name__)
 
 
 def end_process(reason: str) -> NoReturn:
-    """Log why, and end at once: nothing more is acknowledged, committed or sent.
+    """Log the reason, and end at once: nothing more is acknowledged, committed or sent.
 
-    An exception out of an agent's loop would acknowledge the message it failed on, and Faust would go on.
+    An exception that leaves an agent's loop would acknowledge the failed message, and Faust would go on.
     """
     logger.critical("ending the process: %s", reason, exc_info=True)  # noqa: LOG014  often there is one
     logging.shutdown()

@@ -1,7 +1,7 @@
-"""Whether a worker is a member of its group: what readiness says of it, and the end of one that can't be.
+"""Static membership: readiness of a worker's membership, and the end of a worker that lost it for good.
 
-Faust does not notice where the library's coordination task ends (it never asks it for errors): such a worker
-has no partitions for ever, and says it is ready. What is private of the library and needed for it is here.
+Faust does not notice if the coordination task of aiokafka ends (Faust never reads its errors): such a worker
+has no partitions without an end, and is ready. The uses of aiokafka's private names are here.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from eshop.process.exit import end_process
 from eshop.web.health import NotReady
 
 LOOK_SECONDS = 0.5
-#: A call of ours may yet take an error from the task, which then goes on.
+#: A later call of Faust may take an error from the task, and the task then goes on.
 PENDING_LOOKS_MAX = 3
-#: A member loses its id where it was away for a session. Who loses it so often, and is not away, has a twin:
-#: both put each other out with every heartbeat.
+#: A member loses its id after an absence longer than a session. A member that loses it often without an
+#: absence has a twin: the two evict each other with every heartbeat.
 LOSSES_MAX = 3
 LOSSES_SECONDS = 30.0
 TWIN = "another process may be a member under the same name: see ESHOP_INSTANCE"
 
 
 class Membership:
-    """Looks at the consumer's coordinator. ``is_named`` says that others may come under the same name."""
+    """Watches the consumer's coordinator. ``is_named`` says that another process may have the same id."""
 
     def __init__(self, app: faust.App, *, is_named: bool) -> None:
         self._app = app
@@ -36,7 +36,7 @@ class Membership:
         self._lost_at: deque[float] = deque(maxlen=LOSSES_MAX)
 
     def look(self) -> None:
-        """Look once; end the process where it can't be a member any more."""
+        """Look once; end the process if it can't be a member any more."""
         coordinator = self._coordinator()
         if coordinator is None or self._app.should_stop:
             return
@@ -66,7 +66,8 @@ class Membership:
 
 
 def _error(coordinator: Any) -> BaseException | None:
-    """Return what ended coordination, or what it waits with until somebody asks for it, which nobody does."""
+    """Return the error that ended the coordination, or that the coordination keeps until a caller reads it.
+    """
     task: asyncio.Task[None] = coordinator._coordination_task  # noqa: SLF001
     pending: BaseException | None = coordinator._pending_exception  # noqa: SLF001
     return task.exception() if task.done() and not task.cancelled() else pending

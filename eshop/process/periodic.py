@@ -1,4 +1,4 @@
-"""Work that is done again and again beside the agents."""
+"""Work that is repeated beside the agents."""
 
 import asyncio
 import logging

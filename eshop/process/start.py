@@ -1,4 +1,4 @@
-"""Waiting, at a process's start, for the parts it stands on: they may be starting, too."""
+"""The start of a process waits for its dependencies, which may be starting, too."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import psycopg2
 from aiokafka.errors import KafkaConnectionError
 
-#: What is not there after that is not on its way: the process ends and says so.
+#: A dependency that is missing after this time is not about to start: the process ends and says so.
 AWAY_SECONDS_MAX = 30.0
 PAUSE_SECONDS = 0.5
 
@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 async def when_there(work: Callable[[], Awaitable[None]]) -> None:
-    """Do the work, which is safe to repeat, as soon as the broker and the database can be reached.
+    """Do the work, which is safe to repeat, when the broker and the database can be reached.
 
-    A start that is given up and made anew costs seconds of work, which what it waits for may need. Raises
-    what it met last after ``AWAY_SECONDS_MAX``, and anything else at once.
+    A start that is given up and repeated costs seconds of CPU, which the dependencies may need. Raises the
+    last fault after ``AWAY_SECONDS_MAX``, and any other error at once.
     """
     begun = time.monotonic()
     while True:

@@ -1,4 +1,4 @@
-"""What both services' calls have in common, between protobuf and Python, and the checks at the edge."""
+"""Conversions between protobuf and Python for all servicers, and the checks at the edge."""
 
 from datetime import UTC, datetime
 from typing import Protocol
@@ -18,7 +18,7 @@ PAGE_MAX = 100
 #: Above every feed number: the newest page.
 NUMBER_MAX = 2**63 - 1
 KEY_CHARACTERS_MAX = 255
-#: They travel in the headers of every message that follows, which the broker bounds.
+#: Correlation ids travel in the headers of every later message, and the broker bounds a message.
 TRACE_CHARACTERS_MAX = 128
 #: SHA-256.
 FINGERPRINT_BYTES_MAX = 32
@@ -32,14 +32,14 @@ class HasOperator(Protocol):
 
 
 def timestamp(at: datetime) -> Timestamp:
-    """Return a time as protobuf has it."""
+    """Return a time as a protobuf timestamp."""
     stamp = Timestamp()
     stamp.FromDatetime(at)
     return stamp
 
 
 def moment(stamp: Timestamp) -> datetime:
-    """Return a protobuf time in UTC; raise InvalidRequest where no calendar has it."""
+    """Return a protobuf timestamp in UTC; raise InvalidRequest if it is outside of the calendar."""
     try:
         return stamp.ToDatetime(tzinfo=UTC)
     except ValueError as error:
@@ -47,46 +47,46 @@ def moment(stamp: Timestamp) -> datetime:
 
 
 def cause_of(context: shared.RequestContext, fallback_id: str) -> Cause:
-    """Return what follows from a request: the request is its own cause."""
+    """Return the cause of messages that follow from a request: the request is its own cause."""
     correlation_id = context.correlation_id or fallback_id
     return Cause(correlation_id, correlation_id, context.traceparent)
 
 
 def refusal(refused: Refusal) -> shared.Refusal:
-    """Return a refusal as it is answered."""
+    """Return a refusal as a reply."""
     return shared.Refusal(code=refused.code, detail=refused.detail)
 
 
 def check_text(name: str, text: str, characters_max: int) -> str:
-    """Return the text; raise InvalidRequest where it is too long, or Postgres could not hold it."""
+    """Return the text; raise InvalidRequest if it is too long, or Postgres could not hold it."""
     if len(text) > characters_max or "\x00" in text:
         raise InvalidRequest(f"{name} is malformed")
     return text
 
 
 def check_user(user_id: str) -> str:
-    """Return the user's id; raise InvalidRequest where it can't be one."""
+    """Return the user's id; raise InvalidRequest if it is malformed."""
     if not user_id:
         raise InvalidRequest("user_id is missing")
     return check_text("user_id", user_id, USER_ID_CHARACTERS_MAX)
 
 
 def check_amount(amount_minor: int) -> int:
-    """Return the amount; raise InvalidRequest where it is out of bounds."""
+    """Return the amount; raise InvalidRequest if it is out of bounds."""
     if not 0 < amount_minor <= AMOUNT_MINOR_MAX:
         raise InvalidRequest(f"amount_minor must be from 1 to {AMOUNT_MINOR_MAX}")
     return amount_minor
 
 
 def check_currency(currency: str) -> str:
-    """Return the currency; raise InvalidRequest where it can't be one."""
+    """Return the currency; raise InvalidRequest if it is malformed."""
     if not (len(currency) == 3 and currency.isascii() and currency.isalpha() and currency.isupper()):
         raise InvalidRequest("currency must be three capital letters")
     return currency
 
 
 def check_context(context: shared.RequestContext) -> None:
-    """Raise InvalidRequest where what a request says about itself can't be stored."""
+    """Raise InvalidRequest if the request's context can't be stored."""
     check_user(context.user_id)
     check_text("correlation_id", context.correlation_id, TRACE_CHARACTERS_MAX)
     check_text("traceparent", context.traceparent, TRACE_CHARACTERS_MAX)
@@ -96,7 +96,7 @@ def check_context(context: shared.RequestContext) -> None:
 
 
 def check_operator(request: HasOperator) -> tuple[str, str]:
-    """Return why and who, both needed; raise InvalidRequest where one is missing or malformed."""
+    """Return reason and operator; raise InvalidRequest if one is missing or malformed."""
     for name, text in (("reason", request.reason), ("operator", request.operator)):
         if not check_text(name, text, OPERATOR_CHARACTERS_MAX).strip():
             raise InvalidRequest(f"{name} is missing")
@@ -104,7 +104,7 @@ def check_operator(request: HasOperator) -> tuple[str, str]:
 
 
 def uuid_text(text: str) -> str | None:
-    """Return the id as the database writes it, or None where it is no UUID."""
+    """Return the id as the database writes it, or None if it is no UUID."""
     try:
         return str(UUID(text))
     except ValueError:

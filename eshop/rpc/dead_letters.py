@@ -1,4 +1,4 @@
-"""The DeadLetters service over gRPC, which every service that consumes messages serves."""
+"""The DeadLetters servicer: every service that consumes messages serves it."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
@@ -31,9 +31,9 @@ from eshop.store.unit_of_work import Store, UnitOfWork
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["DeadLetters"].full_name
 
 CAUSE_CHARACTERS_MAX = 500
-#: Of a page: an operator's screen; the whole is shown one by one.
+#: Rows of a page: a screen of an operator.
 ERROR_SHOWN_CHARACTERS_MAX = 300
-#: Nobody's id, and below every one.
+#: The id before every other.
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 
 Context = aio.ServicerContext[Any, Any]
@@ -41,14 +41,14 @@ U = TypeVar("U", bound=UnitOfWork)
 
 
 class DeadLettersServicer(Base, Generic[U]):
-    """Answers for one service's dead letters, and replays them by its own handler."""
+    """Serves the dead letters of one service, and replays them by the service's handler."""
 
     def __init__(self, store: Store[U], handler: Handler[U]) -> None:
         self._store = store
         self._handler = handler
 
     async def Summarize(self, request: pb.SummarizeRequest, context: Context) -> pb.Summary:  # noqa: N802
-        """Count them."""
+        """Count the dead letters by cause."""
         chosen = _chosen(request)
         groups = await self._store.read(lambda uow: uow.dead_letters.groups(*chosen))
         held = await self._store.read(lambda uow: uow.dead_letters.held(BURST_MAX, BURST_SECONDS))
@@ -69,7 +69,7 @@ class DeadLettersServicer(Base, Generic[U]):
         )
 
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListReply:  # noqa: N802
-        """Return a page of them."""
+        """Return a page of dead letters."""
         chosen = _chosen(request)
         limit = bounded(request.limit, convert.PAGE_MAX)
         after_id = uuid_text(request.after_id or _NO_ID)
@@ -83,7 +83,7 @@ class DeadLettersServicer(Base, Generic[U]):
         )
 
     async def Show(self, request: pb.ShowRequest, context: Context) -> pb.DeadLetterWhole:  # noqa: N802
-        """Return one, whole."""
+        """Return one dead letter with its whole message."""
 
         dead_letter_id = uuid_text(request.dead_letter_id) or _NO_ID
         letter = await self._store.read(lambda uow: uow.dead_letters.get(dead_letter_id))

@@ -34,10 +34,10 @@ ORDERS_MAX = 1_000
 DESCRIPTION_CHARACTERS_MAX = 500
 ITEMS_BYTES_MAX = 48 * 1024
 QUANTITY_MAX = 1_000_000
-#: Transactions that place orders at once. The requests' connections have room left for reads.
+#: Concurrent transactions that place orders. The connections for requests have room left for reads.
 CREATES_MAX = 2
 _ALWAYS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
-#: How long a call of many users waits for a row that somebody else holds. One user alone waits for longer.
+#: How long a call for many users waits for a locked row. A call for one user waits longer.
 BATCH_LOCK_MS_MAX = 1_000
 _IN_PROGRESS = Refusal("idempotency-in-progress", "another request of the user is still running")
 _UNSTORABLE = Refusal("invalid-order", "the order can't be stored")
@@ -54,7 +54,7 @@ class OrdersServicer(Base):
         self._creates = asyncio.Semaphore(CREATES_MAX)
 
     async def CreateOrders(self, request: pb.CreateOrdersRequest, context: Context) -> pb.CreateOrdersReply:  # noqa: N802
-        """Place the orders; one that can't be is refused by itself."""
+        """Place the orders; a bad order is refused by itself."""
         if len(request.orders) > ORDERS_MAX:
             raise InvalidRequest(f"at most {ORDERS_MAX} orders a call")
         asked = [_place_order(order) for order in request.orders]
@@ -66,7 +66,7 @@ class OrdersServicer(Base):
         )
 
     async def _place(self, orders: Sequence[PlaceOrder], *, patient: bool = False) -> list[Placed | Refusal]:
-        """Place them in one transaction; where one spoils it, that one alone is refused."""
+        """Place all orders in one transaction. If one makes it fail, refuse only that order."""
 
         async def place(uow: OrdersUnitOfWork) -> list[Placed | Refusal]:
             if not patient:
@@ -87,7 +87,7 @@ class OrdersServicer(Base):
         return await self._place_halves(orders)
 
     async def _place_around_locked(self, orders: Sequence[PlaceOrder]) -> list[Placed | Refusal]:
-        """Refuse who is locked out, and place the others: nobody waits for a row of somebody else."""
+        """Refuse the users whose rows are locked, and place the orders of the others without waiting."""
         locked = await self._store.read(lambda uow: uow.users.locked(order.user_id for order in orders))
         if not locked:
             return await self._place_halves(orders)
@@ -173,7 +173,7 @@ class OrdersServicer(Base):
         return pb.RefundOrderReply(order=_order(answer[0]), asked=answer[1])
 
     async def ReadFeed(self, request: shared.ReadFeedRequest, context: Context) -> pb.ReadFeedReply:  # noqa: N802
-        """Return what has changed."""
+        """Return the changes of the user after a feed number."""
         history, head_feed_number = await read_feed(self._store, request)
         frames = [
             pb.OrderFrame(
@@ -267,5 +267,5 @@ def _order(order: StoredOrder) -> pb.Order:
 
 
 def _stored_item(item: dict[str, Any]) -> pb.Item:
-    """Return an item as it was stored, maybe by a newer version: names that it added are dropped."""
+    """Return an item as it was stored, also by a newer version: unknown names are dropped."""
     return pb.Item(**{name: item[name] for name in pb.Item.DESCRIPTOR.fields_by_name if name in item})

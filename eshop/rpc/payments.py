@@ -65,7 +65,7 @@ class PaymentsServicer(Base):
         return _result(await self._store.transact(lambda uow: close_account(uow, asked)))
 
     async def SetFrozen(self, request: pb.SetFrozenRequest, context: Context) -> pb.AccountResult:  # noqa: N802
-        """Freeze a user's account, or lift that."""
+        """Freeze or unfreeze a user's account."""
         asked = _request(shared.RequestContext(user_id=request.user_id))
         reason, operator = convert.check_operator(request)
 
@@ -77,7 +77,7 @@ class PaymentsServicer(Base):
     async def RefundPayment(  # noqa: N802
         self, request: pb.RefundPaymentRequest, context: Context
     ) -> pb.RefundPaymentReply:
-        """Give back what was captured for an order that the orders service does not have."""
+        """Refund the capture for an order that is unknown to the orders service."""
         order_id = uuid_text(request.order_id)
         reason, operator = convert.check_operator(request)
         asked = str(uuid_utils.uuid7())
@@ -129,7 +129,7 @@ class PaymentsServicer(Base):
         return _account(Account.of(wallet))
 
     async def ReadFeed(self, request: shared.ReadFeedRequest, context: Context) -> pb.ReadFeedReply:  # noqa: N802
-        """Return what has changed."""
+        """Return the changes of the user after a feed number."""
         history, head_feed_number = await read_feed(self._store, request)
         frames = [
             pb.WalletFrame(

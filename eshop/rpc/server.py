@@ -1,4 +1,4 @@
-"""The gRPC server of a worker: who may call, what becomes of errors, health and reflection."""
+"""The gRPC server of a worker: authentication, status codes of errors, health and reflection."""
 
 import hmac
 import logging
@@ -16,20 +16,20 @@ from eshop.store.faults import TransientFault
 logger = logging.getLogger(__name__)
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
-#: Requests in this process at once; the next is told to come later.
+#: Concurrent requests in this process; a further request gets RESOURCE_EXHAUSTED.
 REQUESTS_MAX = 256
 STOP_SECONDS_MAX = 5.0
-#: An older connection is closed politely, once its calls have ended: a client that comes back looks the name
-#: up again, and so finds workers that were added.
+#: A connection of this age is closed after its calls have ended. The client then looks the name up again, and
+#: finds workers that were added.
 CONNECTION_SECONDS_MAX = 60.0
 
 
 class InvalidRequest(ValueError):
-    """A request that is not in the contract. Its text is shown to the caller."""
+    """A request that breaks the contract. The caller gets the text."""
 
 
 class _Guard(aio.ServerInterceptor):
-    """Lets in who shows the service token, and turns what handlers raise into status codes."""
+    """Checks the service token, and turns exceptions of handlers into status codes."""
 
     def __init__(self, token: str) -> None:
         self._expected = f"Bearer {token}".encode()
@@ -109,11 +109,11 @@ class GrpcServer:
 
     @property
     def server(self) -> aio.Server:
-        """What servicers are added to."""
+        """The gRPC server to which servicers are added."""
         return self._server
 
     async def start(self) -> None:
-        """Listen; raise RuntimeError where the address is taken."""
+        """Listen; raise RuntimeError if the address is taken."""
         self._server.add_insecure_port(self.address)
         await self._server.start()
         for name in self._names:

@@ -1,4 +1,4 @@
-"""The TimelineParts service over gRPC, which every service that an order passes through serves."""
+"""The TimelineParts servicer: every service that handles orders serves it."""
 
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
@@ -23,13 +23,13 @@ U = TypeVar("U", bound=UnitOfWork)
 
 
 class TimelinePartsServicer(Base, Generic[U]):
-    """Answers what one service knows of an order."""
+    """Returns the part of an order's timeline that one service knows."""
 
     def __init__(self, store: Store[U]) -> None:
         self._store = store
 
     async def GetTimelinePart(self, request: pb.GetTimelinePartRequest, context: Context) -> pb.TimelinePart:  # noqa: N802
-        """Return what there is."""
+        """Return the part of one order."""
         order_id = uuid_text(request.order_id)
         if order_id is None:
             raise InvalidRequest("the order id is no UUID")
@@ -57,7 +57,7 @@ class TimelinePartsServicer(Base, Generic[U]):
 
 
 def _message_ids(request: pb.GetTimelinePartRequest) -> Iterator[str]:
-    """Yield the ids that are some: what a message says that it follows from may be anything."""
+    """Yield valid UUIDs only: a causation id is free text of another service."""
     if len(request.message_ids) > MESSAGES_MAX:
         raise InvalidRequest(f"at most {MESSAGES_MAX} messages a call")
     for text in request.message_ids:
