@@ -1,7 +1,7 @@
-"""Ending tasks with a bound: a task that is cancelled may run on.
+"""Cancellation of tasks with a bound: a cancelled task may run on.
 
 On Python 3.11 ``asyncio.wait_for`` swallows a cancellation that arrives when its future is done, and
-libraries wait in it. So nobody cancels a task but this module, and it waits for none without a bound.
+libraries wait in it. So only this module cancels tasks, and every wait in it has a bound.
 
 See docs/adr/0016-what-the-relay-waits-for.md.
 """
@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 logger = logging.getLogger(__name__)
 
 END_SECONDS_MAX = 5.0
-#: A swallowed cancellation is repeated after this long.
+#: A swallowed cancellation is repeated after this time.
 REPEAT_SECONDS = 0.2
 
 T = TypeVar("T")
 
 
 async def cancel_and_wait(*tasks: "asyncio.Task[Any]", seconds_max: float = END_SECONDS_MAX) -> None:
-    """Cancel the tasks until they have ended, for ``seconds_max`` at most; log those that still run then.
+    """Cancel the tasks until they have ended, for at most ``seconds_max``; log tasks that still run then.
 
-    What the tasks raise is dropped.
+    Exceptions of the tasks are dropped.
     """
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + seconds_max
@@ -39,9 +39,9 @@ async def cancel_and_wait(*tasks: "asyncio.Task[Any]", seconds_max: float = END_
 
 
 async def bounded(work: Coroutine[Any, Any, T], seconds_max: float) -> T:
-    """Return what ``work`` returns; raise TimeoutError after ``seconds_max``, even if it can't be cancelled.
+    """Return the result of ``work``; raise TimeoutError after ``seconds_max``, even if it can't be cancelled.
 
-    In contrast to ``asyncio.timeout``, which waits until the cancelled work has ended.
+    In contrast, ``asyncio.timeout`` waits until the cancelled work has ended.
     """
     task = asyncio.create_task(work)
     try:

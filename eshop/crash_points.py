@@ -1,7 +1,7 @@
-"""Crash points: named places where a process can be made to die, to show that nothing is lost there.
+"""Crash points: named places at which a test makes a process die, to show that nothing is lost.
 
-Off, and costing nothing, unless ``ESHOP_CRASH_POINTS`` names a folder. Then a process that reaches a point
-looks for the file ``<kind>.<point>`` there; the one that manages to remove it kills itself.
+Off, at no cost, unless ``ESHOP_CRASH_POINTS`` names a folder. A process at a crash point looks for the file
+``<kind>.<point>`` there; the process that removes the file kills itself.
 """
 
 import logging
@@ -9,7 +9,7 @@ import os
 import signal
 from pathlib import Path
 
-#: Every boundary between two things that can't be done at once.
+#: Every boundary between two steps that can't be atomic.
 POINTS = (
     "mid-batch",
     "before-commit",
@@ -24,13 +24,13 @@ _armed: tuple[Path, str] | None = None
 
 
 def arm_crash_points(folder: Path, kind: str) -> None:
-    """Have this process, one of its kind, look into the folder at every point from now on."""
+    """Arm the crash points of this process: it looks into the folder at every point from now on."""
     global _armed  # noqa: PLW0603  one switch a process, like the process's death
     _armed = (folder, kind)
 
 
 def crash_point(point: str) -> None:
-    """Die here if somebody has asked for it: by SIGKILL, so that nothing is tidied up."""
+    """Die here if a test wants it: by SIGKILL, without any cleanup."""
     if _armed is None or not point:
         return
     folder, kind = _armed

@@ -1,7 +1,7 @@
-"""What is taken from the environment: our own settings, and a few facts of the machine. Nothing else.
+"""The environment of the process: the shop's settings, and a few facts of the machine. Nothing else.
 
 Faust, libpq, gRPC, Java and Python have variables of their own. A machine may have set them for another
-program, and they would win over what the shop was told.
+program, and they would override the shop's settings.
 
 See docs/adr/0020-the-environment-is-not-ours.md.
 """
@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 PREFIX = "ESHOP_"
-#: The environment as this process was given it.
+#: The environment at the start of this process.
 GIVEN: Mapping[str, str] = MappingProxyType(dict(os.environ))
 
-#: Facts of the machine: where programs, temporary files and certificates are, whose home, which time zone.
+#: Facts of the machine: places of programs, temporary files and certificates, the home folder, the time zone.
 _FACTS = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "TZDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 )
-#: Takes effect before the first line of a program, so this process has it anyway. A child gets the same: it
-#: may not find its libraries otherwise.
+#: These take effect before the first line of a program, so this process has them anyway. A child gets the
+#: same: it may not find its libraries otherwise.
 _LOADER = re.compile(r"(LD|DYLD)_[A-Z_]+|(DONT_|NO_)?FAKE[A-Z_]+")
 _POSTGRES = re.compile(r"PG[A-Z]+")
-#: What Kubernetes tells every container of a Service whose name begins with `eshop`: by its name alone, and a
-#: URL under a name that might be meant for a setting's.
+#: Variables that Kubernetes gives every container, from a Service whose name begins with `eshop`: some by
+#: their name alone, and a URL under a name that a setting could have.
 _SERVICE = re.compile(
     r"ESHOP_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -49,18 +49,18 @@ _FOREIGN: Mapping[str, re.Pattern[str]] = MappingProxyType(
 
 
 def child_environment(locale: str) -> dict[str, str]:
-    """Return what a child process knows of the machine, in a locale that does not depend on the caller's."""
+    """Return the environment of a child process, in a locale that does not depend on the caller's."""
     passed_on = {name: value for name, value in os.environ.items() if name in _FACTS or is_in_effect(name)}
     return passed_on | {"LC_ALL": locale}
 
 
 def own_variables() -> dict[str, str]:
-    """Return the variables that are the shop's own."""
+    """Return the shop's own variables."""
     return {name: value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
 
 
 def ignored() -> dict[str, list[str]]:
-    """Return the names of variables that were given and are ignored, by whose they are."""
+    """Return the names of given variables that are ignored, by their owner."""
     found = {
         whose: sorted(name for name in GIVEN if pattern.fullmatch(name))
         for whose, pattern in _FOREIGN.items()
@@ -79,9 +79,9 @@ def is_of_kubernetes(name: str, value: str) -> bool:
 
 
 def drop_postgres_variables() -> None:
-    """Take libpq's variables out of this process: a connection is what its address says, and nothing else.
+    """Remove libpq's variables from this process: the address alone decides about a connection.
 
-    To be called before the first connection. libpq has no other way to be told so.
+    To be called before the first connection. libpq offers no other way.
     """
     for name in [name for name in os.environ if _POSTGRES.fullmatch(name)]:
         del os.environ[name]

@@ -1,4 +1,4 @@
-"""What the workers of all services have in common: the parts, and the order in which they start and stop."""
+"""The worker of a service: its parts, and the order in which they start and stop."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ from eshop.store.unit_of_work import Store, UnitOfWork
 from eshop.web.health import NotReady
 
 RETENTION_SECONDS = 600.0
-#: Its round may end in it; then it is cut off, which costs repeated messages and nothing else.
+#: The relay's round may end in this time; then it is cut off, at the cost of repeated messages only.
 RELAY_STOP_SECONDS = 3.0
 
 U = TypeVar("U", bound=UnitOfWork)
@@ -82,7 +82,7 @@ class ServiceWorker(Generic[U]):
         _wire_grpc(self.app, settings, self._servicers)
 
     def serve(self, name: str, add_servicer: AddServicer) -> None:
-        """Serve a gRPC service, by its full name, from the app's start until it is asked to stop."""
+        """Serve a gRPC service, by its full name, from the app's start until its stop."""
         self._servicers[name] = add_servicer
 
     def _read(self, service: Service, settings: Settings, handler: Handler[U]) -> None:
@@ -152,7 +152,7 @@ def _copies(settings: Settings) -> Copies:
 
 
 def _wire_grpc(app: ServiceApp, settings: Settings, services: Mapping[str, AddServicer]) -> None:
-    """Serve gRPC services, by name, from the app's start until it is asked to stop."""
+    """Serve gRPC services, by name, from the app's start until its stop."""
     running: list[GrpcServer] = []
 
     @app.before_start

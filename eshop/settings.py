@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from eshop.contracts.services import OTHER_HTTP_PORTS, SERVICES
 from eshop.environment import PREFIX, is_of_kubernetes, own_variables
 
-#: Where each kind of process listens unless told otherwise: (HTTP port, gRPC port).
+#: Default ports by kind of process: (HTTP port, gRPC port).
 DEFAULT_PORTS: dict[str, tuple[int, int | None]] = {
     **{service.name: (service.http_port, service.grpc_port) for service in SERVICES.values()},
     **{name: (http_port, None) for name, http_port in OTHER_HTTP_PORTS.items()},
@@ -20,17 +20,17 @@ DEFAULT_PORTS: dict[str, tuple[int, int | None]] = {
 #: A service's settings for its callers and its audit, by the service's name.
 _GRPC = {name: f"{name}_grpc" for name in SERVICES}
 _DATABASES = {name: f"{name}_database_url" for name in SERVICES}
-#: Where container engines put secrets: one file per setting, named as its variable in small letters.
+#: The folder of container engines for secrets: a file per setting, named as its variable in small letters.
 SECRETS_FOLDER = Path("/run/secrets")
-#: What the defaults and the compose files for development use: everybody knows them.
+#: The values of the defaults and of the compose files for development: everybody knows them.
 KNOWN_TOKEN = "development-service-token"  # noqa: S105
 KNOWN_PASSWORDS = frozenset({"postgres", *(f"{name}_app" for name in SERVICES)})
 PORT_MAX = 65_535
 #: Variables of test harnesses begin with these; no setting's name does.
 HARNESS_PREFIXES = ("ESHOP_TESTS_", "ESHOP_FAULTS_")
-#: What a header of gRPC can carry.
+#: The form of a value that a gRPC header can carry.
 _TOKEN = re.compile(r"[!-~]([ -~]*[!-~])?")
-#: Where to listen on every interface: an address to bind, and none to call.
+#: The addresses of all interfaces: good for listening, not for calling.
 ANY_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared, not bound
 
 
@@ -63,9 +63,9 @@ else:
 class Settings(_PerService):
     """One frozen object. All bad values are reported at once, and secrets never show in the report.
 
-    Names are the fields' with the prefix ``ESHOP_``; a variable with the prefix that is no setting's is
-    refused, with the name that is nearest. Defaults suit one development machine. What no variable sets is
-    looked for in a file of ``SECRETS_FOLDER``. Space around a value is no part of it.
+    A variable's name is the field's with the prefix ``ESHOP_``; an unknown name with the prefix is refused,
+    and the nearest name is suggested. Defaults suit a development machine. A field without a variable is read
+    from a file in ``SECRETS_FOLDER``. Space around a value is dropped.
     """
 
     model_config = SettingsConfigDict(
@@ -76,7 +76,7 @@ class Settings(_PerService):
         secrets_dir=SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None,
     )
 
-    #: First of all: what follows is judged by it.
+    #: The first field: the validation of the others depends on it.
     environment: Literal["development", "production"] = Field(
         "development", description="production: refuse to start with a password or token that everybody knows"
     )
@@ -228,7 +228,7 @@ class Settings(_PerService):
         return f"postgresql://{service}_app:{service}_app@127.0.0.1:5432/{service}"
 
     def grpc_addresses(self, service: str) -> str:
-        """Return the addresses at which a service is called, comma-separated."""
+        """Return the addresses of a service's workers, comma-separated."""
         addresses: str = getattr(self, _GRPC[service])
         return addresses
 
@@ -237,12 +237,12 @@ class Settings(_PerService):
         return _GRPC[service] in self.model_fields_set
 
     def audited_database_url(self, service: str) -> str | None:
-        """Return the address of the service's database that was set for the audit, or None."""
+        """Return the configured address of the service's database for the audit, or None."""
         url: SecretStr | None = getattr(self, _DATABASES[service])
         return url.get_secret_value() if url else None
 
     def admin_url(self) -> str | None:
-        """Return the administrator's address, or None where databases are taken as they are."""
+        """Return the administrator's address, or None if databases must exist."""
         url = self.admin_database_url.get_secret_value() if self.admin_database_url else ""
         return url or None
 
@@ -273,7 +273,7 @@ def _strange(name: str, known: set[str]) -> str:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Split HOST:PORT, where an IPv6 HOST is in brackets; raise ValueError if it is neither."""
+    """Split HOST:PORT, in which an IPv6 HOST is in brackets; raise ValueError if it is malformed."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s:\[\]/]+)):(\d{1,5})", address)
     if found is None or int(found[3]) > PORT_MAX:
         raise ValueError(f"{address!r} is not HOST:PORT")

@@ -1,4 +1,4 @@
-"""Reading back what a worker of a newer version may have stored.
+"""Reading values that a worker of a newer version may have stored.
 
 See docs/adr/0018-versions-and-times-that-differ.md.
 """
@@ -14,7 +14,7 @@ T = TypeVar("T", bound="DataclassInstance")
 
 
 def from_stored(kind: type[T], stored: Mapping[str, Any]) -> T:
-    """Return the dataclass from its fields by name; names that it does not have are dropped.
+    """Return the dataclass from its fields by name; unknown names are dropped.
 
     Raises TypeError if a field without a default is missing.
     """

@@ -7,27 +7,27 @@ from typing import Any, Self
 
 from grpc import ChannelConnectivity, aio
 
-#: What the caller shows to be let in; `servicer` checks it.
+#: The caller's credentials; the server checks them.
 TOKEN_HEADER = "authorization"  # noqa: S105  a header's name
 
-#: A worker that is frozen, or whose machine is gone, loses its connections after both, and the calls on them
-#: fail: no caller of ours waits longer than that for an answer, so they lose little.
+#: After PING + PONG seconds without an answer the connection is closed and its calls fail. No caller's
+#: deadline is longer.
 PING_AFTER_SECONDS = 5.0
 PONG_SECONDS_MAX = 3.0
 
 _OPTIONS = (
     ("grpc.lb_policy_name", "round_robin"),
-    # The services are neighbours: an office's proxy (http_proxy) leads nowhere near them.
+    # The services are neighbours: a proxy of the network (http_proxy) can't reach them.
     ("grpc.enable_http_proxy", 0),
     ("grpc.keepalive_time_ms", int(PING_AFTER_SECONDS * 1000)),
     ("grpc.keepalive_timeout_ms", int(PONG_SECONDS_MAX * 1000)),
-    # Without it a keepalive ping is waited for as long as any other: a minute, whatever the line above says.
+    # Without it gRPC waits a minute for the answer to a ping, regardless of the line above.
     ("grpc.http2.ping_timeout_ms", int(PONG_SECONDS_MAX * 1000)),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
 )
-#: Which channel a call is given to rather than another; one that has just failed comes last.
+#: The preference among channels for a call; a channel that has just failed comes last.
 _NEAREST: Mapping[ChannelConnectivity, int] = MappingProxyType(
     {ChannelConnectivity.READY: 0, ChannelConnectivity.CONNECTING: 1, ChannelConnectivity.IDLE: 1}
 )
@@ -36,7 +36,7 @@ _NEAREST: Mapping[ChannelConnectivity, int] = MappingProxyType(
 def open_channel(addresses: str) -> aio.Channel:
     """Open a channel to every HOST:PORT of a comma-separated list; calls go to the workers in turn.
 
-    A host name may stand for many workers: all its addresses are used, and it is looked up again when a
+    A host name may stand for many workers: all its addresses are used, and the name is looked up again when a
     connection ends.
     """
     targets = [address.strip() for address in addresses.split(",")]
@@ -62,7 +62,7 @@ def _scheme(target: str) -> str:
 
 
 class _SeveralNames(aio.Channel):
-    """One channel per name; each call goes to the next that is connected. Calls are unary, as all of ours."""
+    """A channel per name; each call goes to the next connected channel. All calls are unary."""
 
     def __init__(self, channels: Sequence[aio.Channel]) -> None:
         self._channels = channels
@@ -77,7 +77,7 @@ class _SeveralNames(aio.Channel):
         return call
 
     def _next(self) -> int:
-        """Return which channel's turn it is, among those that are nearest to serving. All others connect."""
+        """Return the next channel among those that are nearest to serving. All others connect."""
         states = [_NEAREST.get(channel.get_state(try_to_connect=True), 2) for channel in self._channels]
         nearest = [number for number, state in enumerate(states) if state == min(states)]
         self._turn += 1

@@ -11,19 +11,19 @@ from eshop.contracts.proto import timeline_v1_pb2 as pb
 from eshop.contracts.services import SERVICES
 
 MESSAGES_MAX = 1_000
-#: The second round reads the messages that the first has named. A chain of messages is no longer than that.
+#: The second round reads the messages that the first round has named. No chain of messages is longer.
 ROUNDS_MAX = 2
 
 Ask = Callable[[pb.GetTimelinePartRequest], Awaitable[pb.TimelinePart]]
 
-#: What one transaction did has one time; this is the order in which it did it.
+#: All steps of a transaction have the same time; this is their order in the transaction.
 _ORDER = ("replay", "discard", "refund", "received", "parked", "requested", "changed", "decided", "posted")
 _RANKS = {what: rank for rank, what in enumerate((*_ORDER, "appended", "published", "dropped"))}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What happened to an order. ``internal`` is for operators."""
+    """A step of an order's timeline. ``internal`` is for operators."""
 
     at: datetime
     service: str
@@ -34,9 +34,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """All that is known of an order, in order of time.
+    """Everything known about an order, in order of time.
 
-    ``removed`` tells which messages are gone by retention, ``waiting`` which the other service has not
+    ``removed`` tells which messages retention has deleted, ``waiting`` which messages another service has not
     received: neither is among the steps.
     """
 
@@ -47,7 +47,7 @@ class Timeline:
     waiting: list[dict[str, Any]]
 
     def as_json(self, *, with_internal: bool) -> dict[str, Any]:
-        """Return it as plain data; ``after_ms`` counts from the step before."""
+        """Return the timeline as plain data; ``after_ms`` counts from the step before."""
         times = [step.at for step in self.steps]
         steps = [
             {
@@ -194,7 +194,7 @@ def _inbox_rows(service: str, part: pb.TimelinePart, types: dict[str, str]) -> I
 
 
 def _removed(service: str, part: pb.TimelinePart) -> Iterator[dict[str, Any]]:
-    """Yield from where something of the order is gone: it changed before what is kept there begins."""
+    """Yield the tables from which rows about the order are deleted: it changed before their oldest rows."""
     moments = [_time(change.at) for change in part.changes]
     moments += [_time(decision.at) for decision in part.decisions]
     if not moments:
@@ -206,7 +206,7 @@ def _removed(service: str, part: pb.TimelinePart) -> Iterator[dict[str, Any]]:
 
 
 def _waiting(sender: pb.TimelinePart, receiver: str, part: pb.TimelinePart) -> Iterator[dict[str, Any]]:
-    """Yield what was sent, and not received, nor long enough ago to be forgotten."""
+    """Yield messages that were sent and not received, unless retention may have deleted the receipt."""
     received = {inbox_row.message_id for inbox_row in part.inbox_rows}
     for outbox_row in sender.outbox_rows:
         if outbox_row.message_id not in received and _time(outbox_row.appended_at) >= _time(part.inbox_since):

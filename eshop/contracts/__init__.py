@@ -1,1 +1,1 @@
-"""What crosses a wire: topics, envelope, message models, gRPC."""
+"""Everything that crosses a wire: topics, services, envelope, message models, gRPC."""

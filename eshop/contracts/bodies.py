@@ -1,4 +1,4 @@
-"""What all message bodies share: frozen, strict about what they need, tolerant of what they don't know."""
+"""The base of all message bodies: frozen, strict about required fields, tolerant of unknown fields."""
 
 from datetime import datetime
 from typing import Annotated
@@ -21,7 +21,7 @@ AmountMinor = Annotated[int, Field(gt=0, le=INTEGER_MAX)]
 BalanceMinor = Annotated[int, Field(ge=0, le=INTEGER_MAX)]
 #: Counts from 1 without a gap: a user's feed number, a version.
 Ordinal = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
-#: With a zone, and in UTC once it is read.
+#: With a zone; in UTC after reading.
 Moment = Annotated[datetime, AfterValidator(in_utc)]
 
 
@@ -34,11 +34,11 @@ class Body(BaseModel):
 
 
 class UnknownEvent(Body):
-    """A message of a type that this version does not know: a newer one sends it. Readers pass it over."""
+    """A message whose type this version does not know, from a newer sender. Readers pass it over."""
 
 
 class ParkedMessage(Body):
-    """A message that its reader could never handle, where it was read, and why it was set aside.
+    """A poison message, its origin, and the reason why it was parked.
 
     ``user_id`` is the message's key, or "unknown". Long texts are cut: the service keeps the whole message.
     """

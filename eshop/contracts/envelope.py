@@ -1,6 +1,6 @@
-"""The envelope of every message: what is known of it without opening its body.
+"""The envelope of every message: the metadata, readable without the body.
 
-It travels in Kafka headers in the manner of the CloudEvents Kafka binding (binary mode).
+The envelope travels in Kafka headers like in the CloudEvents Kafka binding (binary mode).
 """
 
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from eshop.contracts.times import in_utc
 Headers = list[tuple[str, bytes]]
 
 _SPEC_VERSION = "1.0"
-#: What follows from a message carries its headers on, and the broker refuses what is too large.
+#: Messages inherit headers from their cause, and the broker refuses a message that is too large.
 HEADER_CHARACTERS_MAX = 255
-#: Others are tolerated, whatever is in them.
+#: Other headers are tolerated with any content.
 _READ = frozenset(
     {
         "ce_id",
@@ -31,22 +31,22 @@ _READ = frozenset(
 
 
 class UndecodableMessage(ValueError):
-    """A message that no reader of this version can ever understand. ``cause`` is what it is parked for."""
+    """A message that no reader of this version can ever understand. ``cause`` is the reason for parking."""
 
     cause = "undecodable"
 
 
 class UnreadableRecord(UndecodableMessage):
-    """A record that the client library could not even parse: no version of ours will understand it."""
+    """A record that the client library could not parse: no version of the shop will understand it."""
 
     cause = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Identity and origin of a message. ``message_id`` is the outbox's; a relay that repeats repeats it.
+    """Identity and origin of a message. ``message_id`` is the outbox's, the same in every repetition.
 
-    One that was read has its ``time`` in UTC, in the bounds of ``times``: readers compute with it as it is.
+    After reading, ``time`` is in UTC, in the bounds of ``times``: readers compute with it as it is.
     """
 
     message_id: str
@@ -77,7 +77,7 @@ class Envelope:
 
     @classmethod
     def from_headers(cls, headers: Iterable[tuple[str, bytes | None]]) -> "Envelope":
-        """Read the envelope; raise UndecodableMessage where a header is missing or malformed."""
+        """Read the envelope; raise UndecodableMessage if a header is missing or malformed."""
         try:
             text = {name: _text(value) for name, value in headers if name in _READ}
             return cls(
@@ -97,7 +97,7 @@ class Envelope:
 
 
 def _text(value: bytes | None) -> str:
-    """Return a header's text; raise ValueError where it is no text that Postgres can hold. Null is empty."""
+    """Return a header's text; raise ValueError if Postgres can't hold it as text. Null is empty."""
     text = (value or b"").decode()
     if len(text) > HEADER_CHARACTERS_MAX or "\x00" in text:
         raise ValueError(f"it is longer than {HEADER_CHARACTERS_MAX} characters, or holds a NUL")

@@ -1,4 +1,4 @@
-"""Between bytes on a topic and models: which body belongs to which schema, and both directions."""
+"""Between bytes on a topic and models: the schema of each body, and both directions."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from eshop.contracts.unreadable import Unreadable
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """Where a body travels and how it is named there."""
+    """The topic and the name of a body on the wire."""
 
     body: type[Body]
     topic: Topic
@@ -30,7 +30,7 @@ class Schema:
 
     @property
     def dataschema(self) -> str:
-        """The envelope's schema, which names the version."""
+        """The envelope's schema, which contains the version."""
         return f"eshop/{self.service}/v{self.version}/{self.body.__name__}"
 
 
@@ -53,7 +53,7 @@ _DATASCHEMA = re.compile(r"eshop/([a-z]+)/v[1-9][0-9]*/([A-Za-z][A-Za-z0-9]*)")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a message was read. ``topic`` is the broker's name for it."""
+    """The place of a message. ``topic`` is the broker's name for the topic."""
 
     topic: str
     partition: int
@@ -70,12 +70,12 @@ class Message:
 
     @property
     def message_id(self) -> str:
-        """The id the outbox gave it: the same in every redelivery and repetition."""
+        """The id from the outbox: the same in every redelivery and repetition."""
         return self.envelope.message_id
 
     @property
     def user_id(self) -> str:
-        """The user it is about."""
+        """The user of the message."""
         return self.body.user_id
 
 
@@ -85,24 +85,24 @@ def schema_of(body: Body) -> Schema:
 
 
 def parked_by(service: Service) -> type[ParkedMessage]:
-    """Return the body by which a service announces a dead letter of its own."""
+    """Return the body by which a service announces its dead letters."""
     (schema,) = (schema for schema in SCHEMAS if schema.topic is service.dead_letters)
     assert issubclass(schema.body, ParkedMessage)
     return schema.body
 
 
 def encode(body: Body) -> bytes:
-    """Return the body as JSON that a person can read."""
+    """Return the body as JSON."""
     return body.model_dump_json(exclude_none=True).encode()
 
 
 def decode(
     origin: Origin, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] | None
 ) -> Message:
-    """Read a message; raise UndecodableMessage, which names the cause, if that can never succeed.
+    """Read a message; raise UndecodableMessage with the cause, if that can never succeed.
 
-    One of a type that only newer versions know has an UnknownEvent as its body. A known type in an unknown
-    version can't be read: its reader would miss what it is about.
+    A message of a type that only newer versions know has an UnknownEvent as its body. A known type in an
+    unknown version can't be read: its reader would miss the content.
     """
     if isinstance(value, Unreadable):
         raise UnreadableRecord(value.error)

@@ -10,7 +10,7 @@ CancellationReason = Literal[
 
 
 class OrderCreated(Body):
-    """An order was accepted and waits for its payment. ``pay_before`` is for people: nobody acts on it."""
+    """An order was accepted and waits for its payment. ``pay_before`` is for people: no code acts on it."""
 
     order_id: UuidText
     amount_minor: AmountMinor
@@ -21,7 +21,7 @@ class OrderCreated(Body):
 
 
 class OrderCancellationRequested(Body):
-    """Someone wants the order ended: the user, the deadline task, which asks until it is, or an operator."""
+    """A cancellation is requested: by the user, by an operator, or by the deadline task, which repeats it."""
 
     order_id: UuidText
     reason: Literal["user", "timeout", "refunded"]

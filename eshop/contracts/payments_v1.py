@@ -10,7 +10,7 @@ RefusalReason = Literal[
 
 
 class WalletChanged(Body):
-    """What every change of a wallet tells: the balance after it, and its place in the user's feed."""
+    """The content of every change of a wallet: the balance after it, and its place in the user's feed."""
 
     balance_minor: BalanceMinor
     currency: Currency
@@ -19,7 +19,7 @@ class WalletChanged(Body):
 
 
 class AccountOpened(WalletChanged):
-    """The user has a wallet now, and it is empty."""
+    """The user has an empty wallet now."""
 
 
 class AccountToppedUp(WalletChanged):

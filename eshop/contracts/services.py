@@ -1,6 +1,6 @@
 """The catalogue of services: the only list of them. Settings, commands, workers and tests iterate over it.
 
-A service owns a database, publishes events and reads those of others. How to add one: docs/development.md.
+A service owns a database, publishes events and reads events of others. To add a service: docs/development.md.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from eshop.contracts.topics import (
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service as the others see it, with the ports of its workers on a development machine.
+    """A service's interface to the others, with the ports of its workers on a development machine.
 
     ``reads`` are the topics of other services that its workers consume. Rows of ``insert_only`` tables are
     never changed: the service's role in Postgres has no right to.

@@ -1,4 +1,4 @@
-"""Times in messages: with a zone, in UTC, and of a year that every reader can compute with.
+"""Times in messages: with a zone, in UTC, and in a year with which every reader can compute.
 
 See docs/adr/0018-versions-and-times-that-differ.md.
 """
@@ -10,7 +10,7 @@ YEAR_MAX = 2199
 
 
 def in_utc(at: datetime) -> datetime:
-    """Return the moment in UTC; raise ValueError if it has no zone or its year is out of bounds."""
+    """Return the time in UTC; raise ValueError if it has no zone or its year is out of bounds."""
     if at.utcoffset() is None:
         raise ValueError("the time has no zone")
     try:

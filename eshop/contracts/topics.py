@@ -1,4 +1,4 @@
-"""The topics: the only place that names one. Whose they are: `services.py`.
+"""The topics: the only module that names them. Their services are in `services.py`.
 
 Every topic is keyed by the user id, so that all events of a user are in one partition, in order.
 
@@ -14,7 +14,7 @@ PARTITIONS = 12
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it must be on the broker. ``retention_ms`` counts from the broker's own clock."""
+    """A topic's properties on the broker. ``retention_ms`` counts by the broker's own clock."""
 
     name: str
     description: str

@@ -1,12 +1,12 @@
-"""What stands in the place of a message that the client library could not parse."""
+"""The replacement of a message that the client library could not parse."""
 
 from typing import Self
 
 
 class Unreadable(bytes):
-    """The raw bytes of a record, or of a whole batch of them, in the place of a record's value.
+    """The raw bytes of a record, or of a whole batch of records, in place of a record's value.
 
-    ``error`` says why they could not be parsed.
+    ``error`` is the reason.
     """
 
     error: str

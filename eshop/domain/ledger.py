@@ -7,7 +7,7 @@ from eshop.domain.money import assert_amount
 
 
 class LedgerAccount(StrEnum):
-    """What a leg is posted to. Only wallets have a balance row: one for sales would serialise payments."""
+    """The account of a leg. Only wallets have a balance row: a row for sales would serialise payments."""
 
     WALLET = "wallet"
     EXTERNAL_FUNDS = "external_funds"
@@ -23,7 +23,7 @@ class TransferKind(StrEnum):
     REFUND = "refund"
 
 
-#: Where the money comes from and where it goes, per kind.
+#: Source and destination of the money, by kind.
 _ROUTES = {
     TransferKind.TOP_UP: (LedgerAccount.EXTERNAL_FUNDS, LedgerAccount.WALLET),
     TransferKind.CAPTURE: (LedgerAccount.WALLET, LedgerAccount.SALES),
@@ -41,7 +41,7 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Money moved at once between accounts. ``transfer_id`` is the id of what caused it."""
+    """Money moved at once between accounts. ``transfer_id`` is the id of the cause."""
 
     transfer_id: str
     kind: TransferKind
@@ -56,7 +56,7 @@ class Transfer:
 
     @property
     def wallet_change_minor(self) -> int:
-        """What the transfer adds to the user's wallet."""
+        """The amount that the transfer adds to the user's wallet."""
         return sum(leg.amount_minor for leg in self.legs if leg.account is LedgerAccount.WALLET)
 
 

@@ -2,19 +2,19 @@
 
 import re
 
-#: The most that one order or one top-up may be worth.
+#: The largest amount of an order or a top-up.
 AMOUNT_MINOR_MAX = 1_000_000_000
-#: The most that a top-up may bring a wallet to.
+#: The largest balance after a top-up.
 BALANCE_MINOR_MAX = 1_000_000_000_000
-#: The most that may ever come into one wallet from outside. Refunds only bring back what captures took, so no
-#: sum over a wallet's transfers is larger: 64 bits never overflow, and JSON readers see every number exactly.
+#: The largest sum of all top-ups of a wallet. Refunds only return captured money, so no sum over a wallet's
+#: transfers is larger: 64 bits never overflow, and JSON readers see every number exactly.
 TOPPED_UP_MINOR_MAX = 1_000_000_000_000_000
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
 def assert_amount(amount_minor: int) -> None:
-    """Assert what the edge has validated: a whole amount between 1 and the bound."""
+    """Assert the bounds that the edge has validated: a whole amount between 1 and the maximum."""
     assert type(amount_minor) is int, "an amount is a whole number of minor units"
     assert 0 < amount_minor <= AMOUNT_MINOR_MAX, "an amount is positive and bounded"
 

@@ -1,4 +1,4 @@
-"""An order's status. Only what payments decided moves it on."""
+"""An order's status. Only decisions of payments change it."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -7,7 +7,7 @@ from eshop.domain.money import assert_amount, assert_currency
 
 
 class PaymentOutcome(StrEnum):
-    """What payments decided about an order, as orders hears of it."""
+    """A decision of payments about an order, as the orders service sees it."""
 
     CAPTURED = "captured"
     REFUSED = "refused"
@@ -54,7 +54,7 @@ class Order:
 
 
 def record_outcome(order: Order, outcome: PaymentOutcome, reason: str | None) -> Order:
-    """Return the order after what payments decided: itself, where that changes nothing."""
+    """Return the order after a decision of payments: the same order, if nothing changes."""
     match order.status, outcome:
         case OrderStatus.NEW, PaymentOutcome.CAPTURED:
             return _moved(order, OrderStatus.FINISHED, None)

@@ -47,10 +47,10 @@ class CancelPayment:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """What was decided about an order.
+    """A decision about an order.
 
     ``wallet_version`` and ``balance_after_minor`` are the wallet's right after the payment last changed it:
-    with them the outcome can be told again in the words of the first time.
+    the outcome can be announced again with the same content.
     """
 
     order_id: str
@@ -75,7 +75,7 @@ class Settlement:
 def settle(
     wallet: Wallet, payment: Payment | None, message: PayOrder | CancelPayment, transfer_id: str
 ) -> Settlement:
-    """Decide one message. ``transfer_id`` names the transfer, if there is one."""
+    """Decide a command. ``transfer_id`` names the transfer, if there is one."""
     assert wallet.user_id == message.user_id, "an order is paid from its own user's wallet"
     if payment is not None:
         assert payment.user_id == message.user_id, "a payment belongs to its order's user"

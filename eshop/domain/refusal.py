@@ -1,4 +1,4 @@
-"""A refusal: a decision not to do what was asked, with a reason that a program can read."""
+"""A refusal: a decision against a request, with a code for programs."""
 
 from dataclasses import dataclass
 

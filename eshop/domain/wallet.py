@@ -48,7 +48,7 @@ class Wallet:
 
 
 def open_wallet(wallet: Wallet, currency: str) -> Wallet | Refusal:
-    """Open the user's only account, or open it again: then in the currency it always had."""
+    """Open the user's only account, or reopen it in its own currency."""
     assert_currency(currency)
     if wallet.is_open:
         return Refusal("account-exists", "the user has an account already")
@@ -58,7 +58,7 @@ def open_wallet(wallet: Wallet, currency: str) -> Wallet | Refusal:
 
 
 def close_wallet(wallet: Wallet) -> Wallet | Refusal:
-    """Close an empty account. A refund that comes later opens it again."""
+    """Close an empty account. A later refund reopens it."""
     if not wallet.is_open:
         return _no_account()
     if wallet.balance_minor > 0:
@@ -67,7 +67,7 @@ def close_wallet(wallet: Wallet) -> Wallet | Refusal:
 
 
 def set_frozen(wallet: Wallet, is_frozen: bool) -> Wallet | Refusal:
-    """Freeze an account, so that its new orders are refused, or lift that; itself where it is so already."""
+    """Freeze an account, so that its new orders are refused, or unfreeze it; unchanged if it is so already."""
     if not wallet.is_open:
         return _no_account()
     if wallet.is_frozen is is_frozen:
@@ -96,7 +96,7 @@ def top_up(
 
 
 def apply(wallet: Wallet, moved: Transfer) -> Wallet:
-    """Return the wallet after a transfer. One that brings money opens a closed wallet again."""
+    """Return the wallet after a transfer. Incoming money reopens a closed wallet."""
     assert moved.user_id == wallet.user_id, "a transfer changes its own user's wallet"
     assert moved.currency == wallet.currency, "a transfer is in the wallet's currency"
     return replace(

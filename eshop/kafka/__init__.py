@@ -1,1 +1,1 @@
-"""The broker without Faust: topics as they must be, and bounded looks into a log."""
+"""The broker without Faust: topics with their properties, and bounded reads of a log."""

@@ -1,4 +1,4 @@
-"""What aiokafka needs on uvloop: writing to a connection that has just broken is an error that it retries."""
+"""aiokafka on uvloop: a write to a broken connection becomes an error that aiokafka retries."""
 
 from functools import wraps
 from typing import Any
@@ -19,9 +19,10 @@ def _send_or_close(self: AIOKafkaConnection, request: Any, expect_response: bool
 
 
 def report_broken_connections() -> None:
-    """Have aiokafka raise KafkaConnectionError if it writes to a closed connection; again is harmless.
+    """Have aiokafka raise KafkaConnectionError if it writes to a closed connection; safe to repeat.
 
-    It expects OSError of a write, as asyncio's transports raise it, but uvloop's raise RuntimeError. That
-    ended workers, and the task that keeps aiokafka's metadata: whoever needed those then waited for ever.
+    aiokafka expects OSError of a write, as asyncio's transports raise it, but uvloop's transports raise
+    RuntimeError. The RuntimeError ended workers and the task that keeps aiokafka's metadata: their users
+    waited without an end.
     """
     AIOKafkaConnection.send = _send_or_close

@@ -14,10 +14,10 @@ READ_MS = 500
 
 
 async def next_offset(kafka: str, topic: str, partition: int, offset: int) -> int | None:
-    """Return the offset of the first message at ``offset`` or behind it; None where the log starts behind it.
+    """Return the offset of the first message at or after ``offset``; None if the log starts after it.
 
-    A transaction's end mark takes an offset and is no message. Raises TimeoutError where there is none yet,
-    and aiokafka's KafkaError while the broker is away.
+    The end mark of a transaction takes an offset and is no message. Raises TimeoutError if there is no
+    message yet, and aiokafka's KafkaError while the broker is away.
     """
     try:
         async with asyncio.timeout(LOOK_SECONDS_MAX):
@@ -30,7 +30,7 @@ async def next_offset(kafka: str, topic: str, partition: int, offset: int) -> in
 async def read_from(
     kafka: str, offsets: Mapping[tuple[str, int], int]
 ) -> AsyncGenerator[list[ConsumerRecord], None]:
-    """Yield what each (topic, partition) has from its offset on, without an end; nothing now and then.
+    """Yield the records of each (topic, partition) from its offset on, without an end; at times none.
 
     Raises aiokafka's KafkaError while the broker is away.
     """

@@ -1,8 +1,8 @@
-"""Reading on past what aiokafka can't parse. What is private of aiokafka's and needed for it is here.
+"""Reading on past records that aiokafka can't parse. The uses of aiokafka's private names are here.
 
-aiokafka (0.14) raises out of a whole fetch, and at the same place again after every restart, if the name of a
-header is not UTF-8, or a batch's checksum, compression or format is wrong. Nothing behind it is ever read.
-Here such a record is found by its offset and handed on as any other, with ``Unreadable`` as its value.
+aiokafka (0.14) raises out of a whole fetch, and at the same place after every restart, if the name of a
+header is not UTF-8, or a batch's checksum, compression or format is wrong. No later record is ever read. Here
+such a record is found by its offset and handed on like any other, with ``Unreadable`` as its value.
 
 See docs/adr/0017-what-the-client-library-can-not-parse.md.
 """
@@ -33,23 +33,23 @@ CODECS = tuple(name for name, _, _ in _CODECS.values())
 _SAMPLE = b"what is said twice is said twice " * 2
 
 _HEADER = DefaultRecordBase.HEADER_STRUCT
-#: Offset and length, which every format begins with.
+#: Offset and length: the first fields of every format.
 _LENGTH_END = 12
 _MAGIC_AT = 16
 _MAGIC_MAX = 2
 
-#: Batches that failed their checksum, by partition and content. See ``_is_stored_so``.
+#: Batches with a wrong checksum, by partition and content. See ``_is_stored_so``.
 _suspects: deque[tuple[TopicPartition, int]] = deque(maxlen=100)
 
 logger = logging.getLogger(__name__)
 
 
 def tolerate_unreadable() -> None:
-    """Have every consumer of this process read on past what can't be parsed. Calling it again is harmless.
+    """Have every consumer of this process read on past unparsable records. Safe to repeat.
 
-    A record that can't be parsed comes with an ``Unreadable`` value, its key if that much can be read, and no
-    headers. A batch that can't be parsed comes as one such record at its last offset: its other offsets are a
-    hole in the log. Raises ImportError if a codec does not work: messages that are good would look bad.
+    An unparsable record has an ``Unreadable`` value, its key if the key can be read, and no headers. An
+    unparsable batch becomes one such record at its last offset: its other offsets are a hole in the log.
+    Raises ImportError if a codec does not work: good messages would look bad.
     """
     if broken := broken_codecs():
         raise ImportError(f"no library for compression by {', '.join(broken)}: install eshop again")
@@ -58,7 +58,7 @@ def tolerate_unreadable() -> None:
 
 
 def broken_codecs() -> list[str]:
-    """Return the names of the codecs that don't give back what they were given."""
+    """Return the names of the codecs that do not restore their input."""
     return [name for name, encode, decode in _CODECS.values() if not _is_good(encode, decode)]
 
 
@@ -70,9 +70,9 @@ def _is_good(encode: Callable[[bytes], bytes], decode: Callable[[bytes], bytes])
 
 
 class _Batches:
-    """A fetch's batches, one by one, in the place of aiokafka's MemoryRecords.
+    """A fetch's batches, one by one, in place of aiokafka's MemoryRecords.
 
-    ``current`` is the last one's bytes, ``next_offset`` the one behind it.
+    ``current`` is the bytes of the last batch, ``next_offset`` the offset after it.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -86,11 +86,11 @@ class _Batches:
         return len(self._data)
 
     def has_next(self) -> bool:
-        """Tell whether there is one more. The last may be cut off, and is none then; the first never is."""
+        """Tell whether there is another batch. A last batch that is cut off does not count."""
         return self._at < len(self._data) and (self._at == 0 or self._end() is not None)
 
     def next_batch(self) -> Any:
-        """Return the next batch. Raises whatever aiokafka raises, and stands behind it then."""
+        """Return the next batch. Raises aiokafka's errors, and continues after the batch then."""
         end = self._end()
         # If the length can't be true, the end is not known: only the header is kept.
         self.current = self._data[self._at : self._at + _HEADER.size if end is None else end]
@@ -105,7 +105,7 @@ class _Batches:
         return batch
 
     def drop_rest(self) -> None:
-        """Take nothing more of this fetch."""
+        """Take no further batch of this fetch."""
         self._at = len(self._data)
 
     def _end(self) -> int | None:
@@ -115,7 +115,7 @@ class _Batches:
 
 
 class _Records(PartitionRecords):  # type: ignore[misc]
-    """aiokafka's records of one partition's fetch, read on after an error."""
+    """aiokafka's records of one partition's fetch, continued after an error."""
 
     next_fetch_offset: int
 
@@ -165,13 +165,13 @@ class _Records(PartitionRecords):  # type: ignore[misc]
                 made = self._consumer_record(self._tp, parsed)
                 offset = made.offset
             except Exception as error:  # noqa: BLE001  whatever the parser raises
-                # Offsets are consecutive. In a compacted topic this may be the one of a record that is gone.
+                # Offsets are consecutive. In a compacted topic this may be the offset of a deleted record.
                 offset = last if number == len(records) < count else offset + 1
                 made = self._unreadable(offset, record, raw, error)
             yield made
 
     def _unreadable(self, last: int, what: bytes, batch: bytes, error: Exception) -> ConsumerRecord:
-        """Return what stands for the offsets from the next one on to the last."""
+        """Return the record that stands for the offsets from the next to the last."""
         first, tp = self.next_fetch_offset, self._tp
         where = f"offsets {first} to {last}" if first < last else f"offset {last}"
         key = None if what is batch else _key_of(what)
@@ -183,7 +183,7 @@ class _Records(PartitionRecords):  # type: ignore[misc]
 
 
 def _is_intact(raw: bytes) -> bool:
-    """Tell whether a batch is as its producer made it: then a second fetch brings nothing else."""
+    """Tell whether a batch is as its producer made it: then a second fetch has the same result."""
     batches = _Batches(raw)
     try:
         return bool(batches.next_batch().validate_crc())
@@ -192,9 +192,9 @@ def _is_intact(raw: bytes) -> bool:
 
 
 def _is_stored_so(partition: TopicPartition, raw: bytes) -> bool:
-    """Tell whether a batch with a wrong checksum came before just like that: then it is the log's.
+    """Tell whether a batch with a wrong checksum came before with the same content: then the log has it.
 
-    What was damaged on its way here is good at the next fetch. No message is given up for that.
+    A batch that was damaged in transit is good at the next fetch: no message is given up.
     """
     suspect = partition, hash(raw)
     if suspect in _suspects:
@@ -204,7 +204,7 @@ def _is_stored_so(partition: TopicPartition, raw: bytes) -> bool:
 
 
 def _last_offset(raw: bytes, expected: int, is_intact: bool) -> int:
-    """Return a batch's last offset, or ``expected`` if nothing that it says of that can be relied on."""
+    """Return a batch's last offset, or ``expected`` if the batch's own fields can't be trusted."""
     if len(raw) < _HEADER.size:
         return expected
     base: int
@@ -219,7 +219,7 @@ def _last_offset(raw: bytes, expected: int, is_intact: bool) -> int:
 
 
 def _content(raw: bytes) -> bytes:
-    """Return a batch's records, uncompressed. Raises what its codec raises, or LookupError."""
+    """Return a batch's records, uncompressed. Raises the codec's error, or LookupError."""
     if raw[_MAGIC_AT] != _MAGIC_MAX:
         raise LookupError("the old formats are not looked into")
     number = _HEADER.unpack_from(raw)[5] & DefaultRecordBase.CODEC_MASK
@@ -230,7 +230,7 @@ def _content(raw: bytes) -> bytes:
 
 
 def _split(content: bytes, count: int) -> list[bytes]:
-    """Return the records' bytes; what can't be told apart any more comes as one, and then they are fewer."""
+    """Return the records' bytes. Records that can't be separated come as one, so there are fewer."""
     records: list[bytes] = []
     at = 0
     while len(records) < count:
@@ -246,7 +246,7 @@ def _split(content: bytes, count: int) -> list[bytes]:
 
 
 def _parse(raw: bytes, record: bytes) -> Any:
-    """Parse one record of a batch by itself: as a batch of one, which is not compressed."""
+    """Parse a record of a batch by itself: as an uncompressed batch of one record."""
     fields = list(_HEADER.unpack_from(raw))
     fields[5] &= ~DefaultRecordBase.CODEC_MASK
     fields[12] = 1
@@ -254,7 +254,7 @@ def _parse(raw: bytes, record: bytes) -> Any:
 
 
 def _key_of(record: bytes) -> bytes | None:
-    """Return a record's key; None if it has none, or none that can be read."""
+    """Return a record's key; None if there is none, or none that can be read."""
     at = 0
     try:
         for _ in ("length", "attributes", "time", "offset"):

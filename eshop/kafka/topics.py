@@ -1,4 +1,4 @@
-"""Bring the topics to the broker before any worker starts: Faust ignores a missing one for ever."""
+"""Creates topics before any worker starts: Faust ignores a missing topic without an end."""
 
 import asyncio
 import logging
@@ -20,12 +20,12 @@ POLL_SECONDS = 0.05
 
 
 class TopicMismatch(Exception):
-    """A topic exists with fewer partitions than the catalogue says, or with fewer copies than asked for."""
+    """A topic has fewer partitions than in the catalogue, or fewer copies than in the settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """How many brokers keep each message, and how many must have it before it counts as sent."""
+    """The number of copies of each message, and of copies that must exist before a message counts as sent."""
 
     replication: int = 1
     min_in_sync: int = 1
@@ -37,13 +37,13 @@ ONE_COPY = Copies()
 async def ensure_topics(
     kafka: str, prefix: str = "", copies: Copies = ONE_COPY, topics: Sequence[Topic] = TOPICS
 ) -> None:
-    """Create every topic of the catalogue that is missing, and return when the broker shows all of them.
+    """Create every missing topic of the catalogue, and return after the broker shows all of them.
 
-    Harmless to repeat, and for several processes to do at once. A topic with more partitions than the
-    catalogue says is left as it is, with a warning: messages are placed by the catalogue's number. Raises
-    TopicMismatch if there are fewer: users would be in other partitions than the messages before; and if
-    there are fewer copies: a promise would be broken without a word. Raises aiokafka's KafkaError on faults,
-    and TimeoutError if the broker does not show a topic.
+    Safe to repeat, and for several processes at once. A topic with more partitions than in the catalogue is
+    left as it is, with a warning: messages are placed by the catalogue's number. Raises TopicMismatch if
+    there are fewer partitions (users' messages would change their partition) or fewer copies (a promise would
+    be broken silently). Raises aiokafka's KafkaError on faults, and TimeoutError if the broker does not show
+    a topic.
     """
     await ensure(
         kafka, [new_topic(prefix + topic.name, topic.partitions, topic.config, copies) for topic in topics]
@@ -51,7 +51,7 @@ async def ensure_topics(
 
 
 def new_topic(name: str, partitions: int, config: Mapping[str, str], copies: Copies) -> NewTopic:
-    """Describe a topic as it must be on the broker."""
+    """Describe a topic with its properties on the broker."""
     config = {**config, "min.insync.replicas": str(copies.min_in_sync)}
     return NewTopic(name, partitions, copies.replication, topic_configs=config)
 

@@ -1,4 +1,4 @@
-"""The publishing that is under way: one attempt per partition, none of which waits for another."""
+"""Attempts to publish: one per partition, and none waits for another."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ _Task = asyncio.Task[tuple[list[Sent], Exception | None]]
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt that has ended: what every replica has, and the error that stopped it."""
+    """An attempt that has ended: the messages that every replica has, and the error that stopped it."""
 
     key: Key
     sent: Sequence[Sent]
@@ -57,7 +57,7 @@ class Attempts:
         return begun
 
     async def wait(self, attempts: Mapping[Key, _Task], seconds_max: float) -> None:
-        """Wait for these; whatever runs on rings the notifier when it ends."""
+        """Wait for these; an attempt that runs on notifies when it ends."""
         if attempts:
             await asyncio.wait(attempts.values(), timeout=seconds_max)
         for task in self._tasks.values():
@@ -66,11 +66,11 @@ class Attempts:
                 task.add_done_callback(self._notify)
 
     def ended(self) -> list[Attempt]:
-        """Return the attempts that have ended, and are to be settled."""
+        """Return the attempts that have ended and must be settled."""
         return [Attempt(key, *task.result()) for key, task in self._tasks.items() if task.done()]
 
     def settle(self, ended: Collection[Attempt]) -> None:
-        """Tell the backlog of attempts whose messages are marked."""
+        """Tell the backlog about attempts whose messages are marked."""
         now = time.monotonic()
         for attempt in ended:
             del self._tasks[attempt.key]
@@ -81,7 +81,7 @@ class Attempts:
                 logger.warning("can't publish to %s/%d for now: %r", *attempt.key, attempt.error)
 
     async def abandon(self) -> None:
-        """Cancel what runs. What it sent is not marked, and is published again."""
+        """Cancel running attempts. Their messages are not marked, and are published again."""
         tasks, self._tasks = self._tasks, {}
         await cancel_and_wait(*tasks.values())
         self._backlog.abandon(time.monotonic())

@@ -1,12 +1,12 @@
-"""Which unsent messages may be published now: pure bookkeeping over pages of the outbox, without a clock.
+"""The unsent messages that may be published now: bookkeeping over pages of the outbox, without a clock.
 
-A key is a topic and a partition. Messages of one key are published one attempt at a time, in the outbox's
-order. A key is held from the begin of an attempt until nothing of it is left; a failed attempt holds nobody
-else's messages.
+A key is a topic and a partition. Messages of a key are published one attempt at a time, in the outbox's
+order. A key is held from the begin of an attempt until none of its messages is left; a failed attempt holds
+no message of another key.
 
-The floor is what makes reading cheap. It keeps this invariant: every unsent message below it, committed or
-yet to be committed, belongs to a held key, and is in flight or not below the key's ``first_id``. So a page is
-read from the floor on and passes over both index entries of messages long sent and messages that can't leave.
+The floor makes reading cheap. Its invariant: every unsent message below the floor, committed or yet to be
+committed, belongs to a held key, and is in flight or not below the key's ``first_id``. So a page is read from
+the floor on and skips both index entries of messages that were sent long ago and messages that can't leave.
 
 See docs/adr/0016-what-the-relay-waits-for.md.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from eshop.relay.placement import partition_of
 from eshop.store.outbox import Page, Unsent
 
-#: Messages in a page, and more while the page would be filled by held ones that the floor can't pass yet.
+#: Messages in a page, and more while the page would be filled by held messages that the floor can't pass yet.
 ROWS_MAX = 2_000
 HELD_ROWS_MAX = 8_000
 BACKOFF_SECONDS = 0.2
@@ -31,7 +31,7 @@ Groups = dict[Key, list[Unsent]]
 @dataclass(slots=True)
 class _Hold:
     in_flight: frozenset[int] = frozenset()
-    #: The lowest unsent id below or near the floor that is not in flight, if any is known.
+    #: The lowest known unsent id below or near the floor that is not in flight.
     first_id: int | None = None
     retry_at: float = 0.0
     delay: float = BACKOFF_SECONDS
@@ -47,7 +47,7 @@ class _Hold:
 
 
 class Backlog:
-    """What one relay knows about a service's outbox. It stays true whoever else publishes in between."""
+    """One relay's knowledge of a service's outbox. It stays true if another relay publishes in between."""
 
     def __init__(self) -> None:
         self.floor = 0
@@ -57,7 +57,7 @@ class Backlog:
 
     @property
     def limit(self) -> int:
-        """How many messages the next page may have: held ones must not fill it."""
+        """The size of the next page: held messages must not fill it."""
         return ROWS_MAX + min(self._held_rows, HELD_ROWS_MAX)
 
     @property
@@ -66,7 +66,7 @@ class Backlog:
         return list(self._holds)
 
     def take(self, page: Page) -> Groups:
-        """Begin an attempt on whatever in a page from the floor on belongs to no held key; return it."""
+        """Begin an attempt on all messages of a page at the floor whose key is not held; return them."""
         assert page.from_id == self.floor, "the floor's invariant is about pages that begin at it"
         fresh: Groups = {}
         self._held_rows = 0
@@ -82,10 +82,10 @@ class Backlog:
         return fresh
 
     def retry_from(self, now: float) -> int | None:
-        """Return where to read a page of messages to be tried again, or None if no held key is due.
+        """Return the first id of the page to be tried again, or None if no held key is due.
 
-        Not behind the floor, although a key's messages may be: only below the floor it is certain that no
-        message of the same user is committed later with a lower id.
+        Not after the floor, although a key's messages may be: only below the floor no message of the same
+        user can be committed later with a lower id.
         """
         due = [
             hold.first_id for hold in self._holds.values() if hold.is_due(now) if hold.first_id is not None
@@ -100,7 +100,7 @@ class Backlog:
         return max(0.0, min(waiting, default=BACKOFF_SECONDS_MAX))
 
     def take_due(self, page: Page, now: float) -> Groups:
-        """Begin an attempt on whatever in a page from ``retry_from`` on belongs to a due key; return it."""
+        """Begin an attempt on all messages of a page from ``retry_from`` on whose key is due; return them."""
         groups, due = _by_key(page.rows), {key: hold for key, hold in self._holds.items() if hold.is_due(now)}
         end = page.end if page.end is not None and page.end < self.floor else None
         for key, hold in due.items():
@@ -112,7 +112,7 @@ class Backlog:
         return {key: groups[key] for key in due if key in groups}
 
     def finish(self, key: Key, sent: Collection[int], *, failed: bool, now: float) -> None:
-        """End the attempt on a key, of which these ids were sent and marked."""
+        """End the attempt on a key; the messages with these ids were sent and marked."""
         hold = self._holds[key]
         left = hold.in_flight.difference(sent)
         hold.in_flight = frozenset()
@@ -126,12 +126,12 @@ class Backlog:
             hold.retry_at, hold.delay = now, BACKOFF_SECONDS
 
     def abandon(self, now: float) -> None:
-        """End all attempts: nobody knows what was sent of them."""
+        """End all attempts: the outcome of their messages is unknown."""
         for key in [key for key, hold in self._holds.items() if hold.in_flight]:
             self.finish(key, (), failed=False, now=now)
 
     def check(self, page: Page) -> int:
-        """Lower the floor to the first message below it that breaks the invariant; return how many do.
+        """Lower the floor to the first message below it that breaks the invariant; return their number.
 
         For messages that were put there by hand, or by a writer that breaks the rules.
         """
@@ -149,10 +149,10 @@ class Backlog:
         return broken
 
     def _raise_floor(self, page: Page) -> None:
-        """Raise the floor to what is proven: every message of the page belongs to a held key by now.
+        """Raise the floor to its proven value: every message of the page belongs to a held key by now.
 
-        When a snapshot shows an id, every lower id was given out before, to transactions that had begun to
-        write before the snapshot's next one. Once all of those are over, no lower id can appear any more.
+        If a snapshot shows an id, every lower id was given out before, to transactions that had begun to
+        write before the snapshot's next transaction. After the end of all of these, no lower id can appear.
         """
         if self._proof is not None:
             highest_id, next_transaction = self._proof

@@ -1,4 +1,4 @@
-"""How much waits in the outbox: from the table itself, whoever publishes it, and if nobody does."""
+"""The depth and age of the outbox: from the table itself, whether a relay publishes it or not."""
 
 from prometheus_client import Gauge
 
@@ -6,7 +6,7 @@ from eshop.store.database import Database
 from eshop.store.outbox import read_depth
 
 MEASURE_SECONDS = 5.0
-#: Where counting stops, so that it stays cheap when it matters.
+#: Counting stops here, so that it stays cheap when it matters.
 MESSAGES_MAX = 100_000
 
 _unsent = Gauge(
@@ -16,7 +16,7 @@ _oldest = Gauge("eshop_relay_oldest_seconds", "For how long the oldest message h
 
 
 async def measure_outbox(database: Database) -> None:
-    """Bring the gauges up to date; raise what the database raises."""
+    """Update the gauges; raises the database's faults."""
     depth = await database.run_alone(lambda session: read_depth(session, MESSAGES_MAX))
     _unsent.set(depth.messages)
     _oldest.set(depth.oldest_seconds)

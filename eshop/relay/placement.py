@@ -1,4 +1,4 @@
-"""Where a user's messages go: a partition by the catalogue's number, never by what the broker has now."""
+"""Placement of a user's messages: a partition by the catalogue's number, never by the broker's number."""
 
 from functools import lru_cache
 

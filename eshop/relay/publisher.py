@@ -37,11 +37,11 @@ _MAY_BE_GONE = (UnknownTopicOrPartitionError, NotLeaderForPartitionError, Leader
 class Publisher:
     """A Kafka producer that sends explicit batches, one per partition in flight.
 
-    Implicit batches would not do: even an idempotent producer may fail one on expiry and send the next.
+    Implicit batches are unsafe: even an idempotent producer may fail a batch on expiry and send the next.
     """
 
     def __init__(self, kafka: str, topic_prefix: str, copies: Copies = ONE_COPY) -> None:
-        """Prepare; ``copies`` is for topics that are found missing."""
+        """Prepare; ``copies`` is for topics that must be created."""
         self._kafka = kafka
         self._topic_prefix = topic_prefix
         self._copies = copies
@@ -71,8 +71,8 @@ class Publisher:
     ) -> tuple[list[Sent], Exception | None]:
         """Publish the rows in order; return those that all replicas have, and the error that stopped it.
 
-        After an error nothing later is sent, so that the rows of a user never overtake each other. A topic
-        that may be gone is made again, for the next attempt.
+        After an error no later row is sent, so that the rows of a user never overtake each other. A topic
+        that may be gone is created for the next attempt.
         """
         sent: list[Sent] = []
         try:
@@ -90,7 +90,7 @@ class Publisher:
             await _stop(producer)
 
     async def _publish(self, topic: str, partition: int, rows: Sequence[Unsent], sent: list[Sent]) -> None:
-        """Append to ``sent`` batch by batch. A batch that the broker refuses as too large is halved."""
+        """Append to ``sent`` batch by batch. A batch that is too large for the broker is halved."""
         rows_max = len(rows)
         while remaining := rows[len(sent) :]:
             batch, taken = self._batch(remaining[:rows_max])
@@ -107,7 +107,7 @@ class Publisher:
             ]
 
     def _batch(self, rows: Sequence[Unsent]) -> tuple[Any, int]:
-        """Return a batch of as many rows as it has room for, one at least, and their number."""
+        """Return a batch with as many rows as fit, at least one, and their number."""
         batch, taken = self._live_producer.create_batch(), 0
         for row in rows:
             if not _append(batch, row):
@@ -116,7 +116,7 @@ class Publisher:
         return batch, taken
 
     async def _send(self, batch: Any, topic: str, partition: int) -> int:
-        """Return the offset of the batch's first message when every replica has it."""
+        """Return the offset of the batch's first message after every replica has it."""
         delivery = await self._live_producer.send_batch(
             batch, self._topic_prefix + topic, partition=partition
         )
@@ -146,7 +146,7 @@ async def _stop(producer: AIOKafkaProducer) -> None:
 
 
 def _append(batch: Any, row: Unsent) -> bool:
-    """Add a row to the batch; False where the batch is full."""
+    """Add a row to the batch; return False if the batch is full."""
     message = row.message
     envelope = Envelope(
         message_id=row.message_id,

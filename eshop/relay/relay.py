@@ -1,7 +1,6 @@
-"""The relay: publishes the outbox, in order, to Kafka. Nobody else sends.
+"""The relay publishes the outbox, in order, to Kafka. Nobody else sends.
 
-See docs/adr/0004-relay-and-lease.md.
-See docs/adr/0016-what-the-relay-waits-for.md.
+See docs/adr/0004-relay-and-lease.md and docs/adr/0016-what-the-relay-waits-for.md.
 """
 
 import asyncio
@@ -29,13 +28,13 @@ logger = logging.getLogger(__name__)
 #: Short enough that a successor publishes within seconds of a kill.
 LEASE_SECONDS = 5.0
 RENEW_SECONDS = 1.5
-#: A relay that could not renew stops publishing this long before anyone else may start.
+#: A relay that could not renew its lease stops publishing this long before another relay may start.
 LEASE_MARGIN_SECONDS = 0.5
 #: The safety net under the signals, never the normal path.
 SWEEP_SECONDS = 1.0
-#: The safety net under the floor: a page of what is below it is read this often.
+#: The safety net under the floor: a page below it is read this often.
 CHECK_SECONDS = 10.0
-#: A partition that takes longer goes on by itself, and the others are not kept waiting for it.
+#: A partition that takes longer goes on by itself, and the other partitions do not wait.
 PATIENCE_SECONDS = 0.5
 
 _published = Counter("eshop_relay_published_total", "Messages published by this process's relay")
@@ -49,10 +48,10 @@ class LeaseLost(Exception):
 
 
 class Relay:
-    """One of a service's relays. It publishes while it holds the lease, and otherwise waits for it.
+    """A relay of a service. It publishes while it holds the lease, and otherwise waits for the lease.
 
-    A message is marked only after every replica has it; a crash in between makes its successor publish it
-    again, with the same id. Everything that a round waits for has a bound.
+    A message is marked only after every replica has it; after a crash in between, the successor publishes the
+    message again, with the same id. Every wait of a round has a bound.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Relay:
         return time.monotonic() < self._held_until
 
     async def run(self) -> None:
-        """Publish until ``stop``, whatever happens to Postgres or Kafka."""
+        """Publish until ``stop``, through all faults of Postgres and Kafka."""
         listener = asyncio.create_task(listen(self._database.url, self._notifier))
         try:
             while not self._stopping.is_set():
@@ -108,7 +107,7 @@ class Relay:
         self._delay = min(self._delay * 2, BACKOFF_SECONDS_MAX)
 
     async def _stand_by(self) -> None:
-        """Take the lease and lead, or return after a while without it."""
+        """Take the lease and lead, or return after a pause without it."""
         if not self.is_active:
             asked_at = time.monotonic()
             token = await self._database.run_alone(
@@ -157,7 +156,7 @@ class Relay:
             self._notifier.notify()
 
     async def _round(self) -> bool:
-        """Publish what may leave, and mark what did; return whether more may be waiting."""
+        """Publish the messages that may leave, and mark those that were sent; return whether more may wait."""
         floor = self._backlog.floor
         page = await self._read(floor)
         retry_from = self._backlog.retry_from(time.monotonic())
@@ -181,7 +180,7 @@ class Relay:
         return await self._database.run_alone(lambda session: read_unsent(session, limit, from_id))
 
     async def _settle(self) -> None:
-        """Mark what the attempts that have ended sent."""
+        """Mark the messages of ended attempts."""
         ended = self._attempts.ended()
         sent = [row for attempt in ended for row in attempt.sent]
         if sent:

@@ -1,4 +1,4 @@
-"""Many rows as one statement's parameters: one array per column, joined by position."""
+"""Many rows as parameters of one statement: an array per column, joined by position."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -21,14 +21,14 @@ from eshop.store.faults import BrokenAssertion, LockTimeout, TransientFault
 
 logger = logging.getLogger(__name__)
 
-#: A worker has two pools: what it does of itself is never kept waiting by requests.
+#: A worker has two pools: requests never delay the worker's own work.
 WORK_CONNECTIONS_MAX = 5
 REQUEST_CONNECTIONS_MAX = 6
 ACQUIRE_SECONDS_MAX = 5.0
 #: A connection, one statement, and what is left to the driver.
 ALONE_SECONDS_MAX = 12.0
 CLOSE_SECONDS_MAX = 4.0
-#: Bounds at the server, so that a stopped process does not hold rows.
+#: Bounds at the server, so that a stopped process does not keep rows locked.
 STATEMENT_MS_MAX = 5_000
 LOCK_MS_MAX = 4_000
 IDLE_IN_TRANSACTION_MS_MAX = 5_000
@@ -37,8 +37,8 @@ T = TypeVar("T")
 _Way = Callable[[Any, "Session", Callable[["Session"], Awaitable[Any]]], Awaitable[Any]]
 _DIALECT = PGDialect_psycopg2(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 _TRANSIENT = (psycopg2.OperationalError, psycopg2.InterfaceError, TimeoutError, OSError, AssertionError)
-#: What the pool and the driver meet where a connection was lost: they assert that it is there, and uvloop
-#: refuses to watch a socket that is gone.
+#: Errors of the pool and the driver after a lost connection: they assert that the connection is there, and
+#: uvloop refuses to watch a closed socket.
 _BROKEN = (AssertionError, RuntimeError)
 _OPTIONS = (
     f"-c statement_timeout={STATEMENT_MS_MAX} -c lock_timeout={LOCK_MS_MAX}"
@@ -59,16 +59,16 @@ class Session:
         self._after_commit.append(callback)
 
     def committed(self) -> None:
-        """Call what waits for the commit."""
+        """Call the callback after the commit."""
         for callback in self._after_commit:
             callback()
 
     async def bound_lock_wait(self, milliseconds_max: int) -> None:
-        """Let the rest of the transaction wait for locks no longer than this."""
+        """Bound the lock waits of the rest of the transaction."""
         await self.run_sql(f"SET LOCAL lock_timeout = {milliseconds_max}")
 
     async def run(self, statement: ClauseElement, **parameters: Any) -> list[Any]:
-        """Execute, and return all rows as named tuples; none for a statement that returns none."""
+        """Execute, and return all rows as named tuples; an empty list for a statement without rows."""
         text, literals = _compiled(statement)
         return await self.run_sql(text, {**literals, **parameters})
 
@@ -83,7 +83,7 @@ class Session:
 
 
 class Database:
-    """A pool of connections. Every transaction runs in a task of its own, which no caller can cancel."""
+    """A pool of connections. Every transaction runs in its own task, which no caller can cancel."""
 
     def __init__(self, url: str, application: str, connections_max: int = WORK_CONNECTIONS_MAX) -> None:
         """Prepare; ``application`` is how Postgres shows the connections to operators."""
@@ -94,7 +94,7 @@ class Database:
         self._units: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
-        """Connect; raise psycopg2.OperationalError where that fails."""
+        """Connect; raise psycopg2.OperationalError on failure."""
         self._pool = await aiopg.create_pool(
             self.url,
             minsize=1,
@@ -108,7 +108,7 @@ class Database:
         )
 
     async def close(self) -> None:
-        """Let running transactions end, then disconnect; after ``CLOSE_SECONDS_MAX`` cut them off."""
+        """Let running transactions end, then disconnect; after ``CLOSE_SECONDS_MAX`` abort them."""
         if self._units:
             await asyncio.wait(self._units, timeout=CLOSE_SECONDS_MAX)
         if self._pool is None:
@@ -121,16 +121,16 @@ class Database:
         self._pool = None
 
     async def transact(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        """Run ``work`` in one READ COMMITTED transaction and return what it returns, after COMMIT.
+        """Run ``work`` in one READ COMMITTED transaction and return its result, after COMMIT.
 
-        Raises TransientFault where the connection or the answer to COMMIT was lost, or time ran out: the work
-        may be done or not, and has to be safe to repeat. Raises otherwise what ``work`` or the server raised,
-        after ROLLBACK. A caller who is cancelled leaves the transaction running to its end.
+        Raises TransientFault if the connection or the answer to COMMIT was lost, or time ran out: the work
+        may be done or not, and must be safe to repeat. Otherwise raises the error of ``work`` or of the
+        server, after ROLLBACK. If the caller is cancelled, the transaction runs to its end.
         """
         return await asyncio.shield(self._begun(self._unit(work, _transaction)))
 
     async def run_alone(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        """Run ``work``, which is one statement, as a transaction by itself; otherwise like ``transact``."""
+        """Run ``work``, a single statement, as a transaction by itself; otherwise like ``transact``."""
         unit = self._begun(self._unit(work, _alone))
         await asyncio.wait({unit}, timeout=ALONE_SECONDS_MAX)
         if not unit.done():
@@ -159,7 +159,7 @@ class Database:
             finally:
                 await self._pool.release(connection)
         except asyncio.CancelledError as error:
-            # aiopg turns a statement timeout at the server into a cancellation that nobody asked for.
+            # aiopg turns a statement timeout at the server into a CancelledError.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
@@ -179,7 +179,7 @@ class Database:
 
 
 def _judging(work: Callable[[Session], Awaitable[T]]) -> Callable[[Session], Awaitable[T]]:
-    """Tell assertions of the work, which are about its data, from those of the pool and the driver."""
+    """Tell assertions of the work, which are about its data, from assertions of the pool and the driver."""
 
     async def judged(session: Session) -> T:
         try:

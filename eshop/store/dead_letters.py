@@ -1,4 +1,4 @@
-"""Dead letters: messages that a service could never handle, kept whole until an operator has looked."""
+"""Dead letters: poison messages, kept whole until an operator has reviewed them."""
 
 from dataclasses import astuple, dataclass, fields
 from typing import Any
@@ -27,10 +27,10 @@ _letters = ORDERS.tables["dead_letters"]  # the same table in every service's da
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message as it was read, and why nobody can handle it.
+    """A message as it was read, and the reason why it can't be handled.
 
-    ``headers_json`` is an array of pairs of name and base64. ``type``, ``user_id`` and ``order_id`` are what
-    could be read of it.
+    ``headers_json`` is an array of pairs of name and base64. ``type``, ``user_id`` and ``order_id`` are there
+    if they could be read.
     """
 
     message_id: str
@@ -100,7 +100,7 @@ _RESOLVE = (
 
 
 def _only(name: str) -> Any:
-    """Return a condition on a column; the empty text wants every one."""
+    """Return a condition on a column; the empty text matches every row."""
     given = cast(bindparam(f"of_{name}"), Text)
     return or_(given == "", _letters.c[name] == given)
 
@@ -118,7 +118,7 @@ _GROUPS = (
     .group_by(_letters.c.cause, _letters.c.status)
     .order_by(text("count DESC"), _letters.c.cause, _letters.c.status)
 )
-#: Of a page: all but what may be long.
+#: The columns of a page: all but the long ones.
 _SHORT = tuple(column for column in _letters.c if column.name not in ("key", "value", "headers"))
 #: Ids are made of the time: by id is oldest first.
 _PAGE = (
@@ -164,22 +164,22 @@ class DeadLetters:
         return str(row.dead_letter_id)
 
     async def burst(self, topic: str, partition: int, seconds: float) -> int:
-        """Return how many still parked messages of the partition lie that close to the newest of them."""
+        """Return the number of parked messages of the partition that lie that close to the newest."""
         (row,) = await self._session.run(
             _BURST, of_consumer=self._consumer, of_topic=topic, of_partition=partition, seconds=seconds
         )
         return int(row.count)
 
     async def held(self, at_least: int, seconds: float) -> list[Any]:
-        """Return topic, partition and count of where ``burst`` is that large."""
+        """Return topic, partition and count of the partitions with a burst of that size."""
         return await self._session.run(_HELD, of_consumer=self._consumer, at_least=at_least, seconds=seconds)
 
     async def groups(self, cause: str, status: str) -> list[Any]:
-        """Count them by cause and status, with the time span; an empty text wants every one."""
+        """Count dead letters by cause and status, with the time span; an empty text is no filter."""
         return await self._session.run(_GROUPS, of_consumer=self._consumer, of_cause=cause, of_status=status)
 
     async def page(self, cause: str, status: str, after_id: str, limit: int) -> list[Any]:
-        """Return those after an id, oldest first, without their content; filtered as ``groups``."""
+        """Return dead letters after an id, oldest first, without their content; filtered as in ``groups``."""
         return await self._session.run(
             _PAGE,
             of_consumer=self._consumer,
@@ -190,14 +190,14 @@ class DeadLetters:
         )
 
     async def get(self, dead_letter_id: str, *, locked: bool = False) -> Any | None:
-        """Return a dead letter's row, locked or not; None where it is not there."""
+        """Return a dead letter's row, locked or not; None if there is none."""
         found = await self._session.run(
             _LOCK if locked else _GET, of_consumer=self._consumer, wanted_id=dead_letter_id
         )
         return found[0] if found else None
 
     async def resolve(self, dead_letter_id: str, status: str) -> None:
-        """Note that a dead letter, which is locked, was replayed or discarded."""
+        """Record that a dead letter, which is locked, was replayed or discarded."""
         await self._session.run(
             _RESOLVE, of_consumer=self._consumer, wanted_id=dead_letter_id, new_status=status
         )

@@ -1,13 +1,13 @@
-"""What can go wrong with the database, in the two kinds that matter: try again, or never."""
+"""Faults of the database and of the data, in two kinds: transient faults and poison."""
 
 import psycopg2
 
-#: SQLSTATE classes of data that no retry can mend: data exception, integrity constraint violation.
+#: SQLSTATE classes of data that no retry can heal: data exception, integrity constraint violation.
 _POISON_CLASSES = ("22", "23")
 
 
 class TransientFault(Exception):
-    """The unit of work did not happen, or nobody knows: do it again. What it claimed makes that safe."""
+    """Rolled back, or the outcome is unknown: retry. The inbox claim makes the retry safe."""
 
 
 class LockTimeout(TransientFault):
@@ -15,11 +15,11 @@ class LockTimeout(TransientFault):
 
 
 class BrokenAssertion(AssertionError):
-    """An assertion of the domain or a handler: the message contradicts what is stored."""
+    """An assertion of the domain or a handler: the message contradicts the stored state."""
 
 
 class WatermarkGap(Exception):
-    """Messages were passed over: what is stored ends before ``expected``; the batch goes on at ``found``."""
+    """A gap: the stored effect ends before ``expected``, and the batch begins at ``found``."""
 
     def __init__(self, topic: str, partition: int, expected: int, found: int) -> None:
         super().__init__(f"{topic}/{partition}: offsets {expected} to {found - 1} were passed over")
@@ -34,5 +34,5 @@ def is_poison(error: BaseException) -> bool:
 
 
 def cause_of(error: BaseException) -> str:
-    """Return what poison of this kind is grouped by."""
+    """Return the cause by which poison messages of this kind are grouped."""
     return f"SQLSTATE {error.pgcode}" if isinstance(error, psycopg2.Error) else "broken assertion"

@@ -1,4 +1,4 @@
-"""A user's feed, read back from the history that the same transactions wrote."""
+"""A user's feed, read from the history that the same transactions wrote."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -38,7 +38,7 @@ class Position(Protocol):
 
 
 class Incoming(Protocol):
-    """A message, as far as the store looks at it."""
+    """The fields of a message that the store reads."""
 
     @property
     def message_id(self) -> str: ...  # noqa: D102
@@ -53,7 +53,7 @@ _given = array_table(
     consumer=Text, message_id=UUID, topic=Text, partition=Integer, offset=BigInteger, redelivered=Integer
 )
 _insert = insert(_inbox).from_select(
-    # In id order, so that two batches that share messages wait for each other instead of deadlocking.
+    # In id order: two batches with common messages wait for each other instead of deadlocking.
     _COLUMNS,
     select(*(_given.c[name] for name in _COLUMNS)).order_by(_given.c.message_id),
 )
@@ -81,10 +81,10 @@ class Inbox:
         self._consumer = consumer
 
     async def claim(self, messages: Sequence[M]) -> list[M]:
-        """Claim the messages, and return, in their order, those nobody had claimed before.
+        """Claim the messages, and return, in order, the messages that nobody had claimed.
 
-        One that was claimed before is counted as redelivered. Waits for a transaction that is claiming the
-        same ones.
+        A message that was claimed before is counted as redelivered. Waits for a concurrent transaction that
+        claims the same messages.
         """
         first: dict[str, M] = {}
         times: Counter[str] = Counter()
@@ -105,5 +105,5 @@ class Inbox:
         return [message for message_id, message in first.items() if message_id in fresh]
 
     async def release(self, message_id: str) -> None:
-        """Have the message be as one that never came: for a replay, in the transaction that handles it."""
+        """Delete the inbox row, so that a replay can claim the message in the transaction that handles it."""
         await self._session.run(_RELEASE, of_consumer=self._consumer, released_id=message_id)

@@ -9,7 +9,7 @@ from eshop.store.database import Session
 from eshop.store.schema import ORDERS
 
 _lease = ORDERS.tables["relay_lease"]  # the same table in every service's database
-#: Not now(): that is when the transaction began.
+#: Not now(): now() is the begin of the transaction.
 _clock = func.clock_timestamp()
 _until = _clock + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("seconds"))
 _TAKE = (
@@ -24,16 +24,16 @@ _RELEASE = update(_lease).where(_mine).values(expires_at=text("'-infinity'"))
 
 
 async def take_lease(session: Session, holder: str, seconds: float) -> int | None:
-    """Take the lease if nobody has it; return its new token, or None."""
+    """Take the lease if it is free; return its new token, or None."""
     taken = await session.run(_TAKE, holder_name=holder, seconds=seconds)
     return taken[0].token if taken else None
 
 
 async def renew_lease(session: Session, token: int, seconds: float) -> bool:
-    """Hold the lease for ``seconds`` from now; False where somebody took it since."""
+    """Hold the lease for ``seconds`` from now; return False if it was taken meanwhile."""
     return bool(await session.run(_RENEW, held=token, seconds=seconds))
 
 
 async def release_lease(session: Session, token: int) -> None:
-    """Let the next one take it at once."""
+    """Release the lease at once."""
     await session.run(_RELEASE, held=token)

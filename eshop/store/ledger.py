@@ -68,7 +68,7 @@ _BY_REFERENCE = select(_transfers.c.transfer_id).where(
 
 
 class Ledger:
-    """Posts transfers. A transfer that was posted before breaks a unique key and undoes the transaction."""
+    """Posts transfers. A transfer that was posted before violates a unique key and undoes the transaction."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -99,7 +99,7 @@ class Ledger:
         return bool(await self._session.run(_BY_REFERENCE, user_id=user_id, reference=reference))
 
     async def statement(self, user_id: str, before_feed_number: int, limit: int) -> list[Any]:
-        """Return what moved in the user's wallet before a version, newest first, each with its balance."""
+        """Return the transfers in the user's wallet before a version, newest first, each with its balance."""
         return await self._session.run(
             _STATEMENT, user_id=user_id, before_feed_number=before_feed_number, limit=limit
         )

@@ -1,4 +1,4 @@
-"""Makes a service's database, its two roles and its tables: at every start, and safely at once from many.
+"""Creates a service's database, roles and tables: at every start, and safely from many starters at once.
 
 See docs/adr/0019-tables-that-grow-old.md.
 """
@@ -33,14 +33,16 @@ logger = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _NEWEST = "head"
-#: Whoever waits for a table's lock keeps everybody behind it waiting: for less than a request waits for one.
+#: A statement that waits for a table's lock blocks every later one: it waits for a shorter time than a
+#: request.
 LOCK_MS_MAX = 800
-#: A vacuum that is in the way gives up once somebody has waited that long. Only a superuser may say so.
+#: A vacuum that is in the way gives up after another session has waited this long. Only a superuser may set
+#: it.
 _VACUUM_GIVES_WAY = text("""
     SELECT set_config('deadlock_timeout', '200ms', false)
     FROM pg_roles WHERE rolname = current_user AND rolsuper
 """)
-#: A migration that was stopped in a transaction keeps its locks no longer.
+#: A migration that is stopped in a transaction keeps its locks no longer than this.
 _IDLE_IN_TRANSACTION_MS_MAX = 10_000
 #: A migration does not begin while somebody's transaction is older: an index would wait for its end.
 OLD_TRANSACTION_SECONDS = 5.0
@@ -58,12 +60,13 @@ class _InTheWay(Exception):
 
 
 def migrate(service: str, url: str, admin_url: str) -> None:
-    """Bring the service's database, its owner and its run-time role to the newest version, or make them.
+    """Create or upgrade the service's database, its owner and its run-time role.
 
-    ``url`` names the database and the run-time role, ``admin_url`` the maintenance database as someone who
-    may create both. Blocks; other callers wait for their turn. Nobody who works on the database waits for the
-    migration for longer than ``LOCK_MS_MAX``: it gives way, and tries again. Raises MigrationBlocked after
-    ``WAIT_SECONDS_MAX`` of that, and psycopg2.OperationalError if Postgres can't be reached.
+    ``url`` names the database and the run-time role, ``admin_url`` the maintenance database with a role that
+    may create both. Blocks; other callers wait for their turn. A session that works on the database waits for
+    the migration no longer than ``LOCK_MS_MAX``: the migration gives way, and tries again. Raises
+    MigrationBlocked after ``WAIT_SECONDS_MAX`` of this, and psycopg2.OperationalError if Postgres can't be
+    reached.
     """
     target = parse_dsn(url)
     database, role, password = (target.get(name, "") for name in ("dbname", "user", "password"))
@@ -75,7 +78,7 @@ def migrate(service: str, url: str, admin_url: str) -> None:
 
 
 def on_database(admin_url: str, url: str) -> str:
-    """Return the administrator's address of the database that ``url`` names."""
+    """Return the administrator's address of the database in ``url``."""
     return urlunsplit(urlsplit(admin_url)._replace(path=urlsplit(url).path))
 
 
@@ -100,7 +103,7 @@ def _create_database(cursor: psycopg2.extensions.cursor, database: str, role: st
 
 
 def _upgrade(service: str, url: str, owner: str, role: str) -> None:
-    """Upgrade, again and again while others are in the way: each try goes on behind what is done."""
+    """Upgrade, again and again while others are in the way: each attempt continues the last."""
     engine = create_engine(
         make_url(url).set(drivername="postgresql+psycopg2"),
         poolclass=NullPool,
@@ -167,7 +170,7 @@ def _oldest_transaction(connection: Connection, older_than_seconds: float) -> st
 
 
 def _grants(service: str, role: str) -> list[str]:
-    """Return what the run-time role may do: read and write rows, and nothing to the ledger but add."""
+    """Return the rights of the run-time role: read and write rows, but only insert into the ledger."""
     return [
         "REVOKE ALL ON SCHEMA public FROM PUBLIC",
         f'GRANT USAGE ON SCHEMA public TO "{role}"',

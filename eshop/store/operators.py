@@ -1,4 +1,4 @@
-"""What operators did, and why: recorded in the transaction of its effect, never changed."""
+"""Actions of operators with their reasons: recorded in the transaction of the effect, never changed."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +14,7 @@ _actions = ORDERS.tables["operator_actions"]  # the same table in every service'
 
 @dataclass(frozen=True, slots=True)
 class OperatorAction:
-    """An operator's deed. ``reason`` and ``operator`` are for operators: no message and no user gets them."""
+    """An action of an operator. No message and no user gets ``reason`` and ``operator``."""
 
     action: str
     user_id: str | None
@@ -45,7 +45,7 @@ _ON_DEAD_LETTER = (
 
 
 class Operators:
-    """The record of what operators did."""
+    """The record of operators' actions."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -55,5 +55,5 @@ class Operators:
         await self._session.run(_RECORD, **asdict(action))
 
     async def on_dead_letter(self, dead_letter_id: str) -> list[Any]:
-        """Return what was done to a dead letter, in order."""
+        """Return the actions on a dead letter, in order."""
         return await self._session.run(_ON_DEAD_LETTER, of_dead_letter=dead_letter_id)

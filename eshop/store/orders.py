@@ -1,4 +1,4 @@
-"""Orders and their history, which is the user's feed."""
+"""Orders and their history. The history is the user's feed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
 from eshop.store.schema import ORDERS
 
-#: An order is asked about at least this often, until it has its end.
+#: The longest time between two cancellation requests for an open order.
 REPEAT_SECONDS_MAX = 300
 
 _orders = ORDERS.tables["orders"]
@@ -39,10 +39,10 @@ _history = ORDERS.tables["order_history"]
 
 @dataclass(frozen=True, slots=True)
 class StoredOrder:
-    """An order with what its life does not depend on.
+    """A stored order: its state plus the fields that no transition reads.
 
-    ``feed_number`` is the user's feed number at creation. At ``repeat_at`` the cancellation of an
-    open order is requested again.
+    ``feed_number`` is the user's feed number at creation. At ``repeat_at`` the cancellation of an open order
+    is requested again.
     """
 
     order: Order
@@ -78,7 +78,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class CancellationRequest:
-    """An order that is to end without a charge, and why."""
+    """The request to cancel an order without a charge, with the reason."""
 
     order_id: str
     user_id: str
@@ -139,7 +139,7 @@ _RECORD = insert(_history).from_select(
     list(_HISTORY_COLUMNS), select(*(_entries.c[name] for name in _HISTORY_COLUMNS)), include_defaults=False
 )
 
-#: What payments is to be asked about: until it is decided, and once an end was asked for, until it has come.
+#: Overdue orders: NEW past the deadline, or cancelled by request and not yet confirmed by payments.
 _open = or_(
     _orders.c.status == OrderStatus.NEW.value,
     and_(_orders.c.cancellation_reason.is_not(None), _orders.c.status == OrderStatus.FINISHED.value),
@@ -154,14 +154,14 @@ _OVERDUE = (
 _END = (
     update(_orders)
     .where(_orders.c.order_id == any_(_ids))
-    # The first reason stays: a question that comes again is the same question.
+    # The first reason stays: a repeated request is the same request.
     .values(
         cancellation_reason=func.coalesce(_orders.c.cancellation_reason, cast(bindparam("reason"), Text)),
         repeat_at=func.now() + _deadline,
     )
     .returning(_orders.c.order_id, _orders.c.user_id, _orders.c.cancellation_reason)
 )
-#: The longer it lasts, the more seldom: where payments is far behind, questions would only keep it there.
+#: With growing intervals: if payments lags, more requests would only keep it lagging.
 _age = func.least(func.now() - _orders.c.created_at, func.make_interval(0, 0, 0, 0, 0, 0, REPEAT_SECONDS_MAX))
 _ASK_AGAIN = _END.where(_overdue).values(repeat_at=func.now() + func.greatest(_deadline, _age))
 
@@ -186,7 +186,7 @@ class Orders:
         self._session = session
 
     async def get(self, order_ids: Iterable[str]) -> dict[str, StoredOrder]:
-        """Return the orders that exist, by id."""
+        """Return the existing orders by id."""
         found = await self._session.run(_GET, order_ids=sorted(set(order_ids)))
         return {row.order_id: _stored(row) for row in found}
 
@@ -224,7 +224,7 @@ class Orders:
         await self._session.run(_MOVE, **array_parameters(("order_id", "status", "reason", "version"), given))
 
     async def record(self, entries: Iterable[HistoryEntry]) -> None:
-        """Append to the history. One order has one entry per version, one user one per feed number."""
+        """Append to the history. An order has one entry per version, a user one entry per feed number."""
         given = [
             (
                 entry.order.user_id,
@@ -239,21 +239,21 @@ class Orders:
         await self._session.run(_RECORD, **array_parameters(list(_HISTORY_COLUMNS), given))
 
     async def overdue(self, limit: int) -> list[tuple[str, str]]:
-        """Return (order id, user id) of NEW orders that should be asked about, without locking them."""
+        """Return (order id, user id) of overdue NEW orders, without locking them."""
         return [(row.order_id, row.user_id) for row in await self._session.run(_OVERDUE, limit=limit)]
 
     async def repeat_cancellation(
         self, order_ids: Sequence[str], again_after_seconds: int
     ) -> list[CancellationRequest]:
-        """Note that those still overdue are to end, for ``timeout`` where nobody wanted it before.
+        """Record the cancellation request of overdue orders; the reason is ``timeout`` unless there is one.
 
-        Return them. Their users are locked. They are overdue again when they are twice as old, within
+        Return the orders. Their users are locked. An order is overdue again at twice its age, within
         ``again_after_seconds`` and ``REPEAT_SECONDS_MAX``.
         """
         return await self._end(_ASK_AGAIN, order_ids, "timeout", again_after_seconds)
 
     async def end(self, order_id: str, reason: str, again_after_seconds: int) -> list[CancellationRequest]:
-        """Note that an order is to end, and return it: overdue again and again until it is CANCELLED."""
+        """Record a cancellation request and return the order: it is overdue repeatedly until it is CANCELLED."""
         return await self._end(_END, [order_id], reason, again_after_seconds)
 
     async def _end(

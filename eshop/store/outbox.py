@@ -1,4 +1,4 @@
-"""The outbox: messages committed with the state that they announce."""
+"""The outbox: messages that are committed with the state they announce."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -34,7 +34,7 @@ class Outgoing:
 _COLUMNS = tuple(field.name for field in fields(Outgoing))
 _given = array_table(**dict.fromkeys(_COLUMNS, Text))
 #: Under the users' locks and from a sequence without cache: per user, the outbox's order is the commit order.
-#: A transaction has its number before it takes an id: ``Page`` says what stands on that.
+#: A transaction gets its number before an id: ``Page`` depends on this order.
 _APPEND = insert(_outbox).from_select(
     _COLUMNS,
     select(*(_given.c[name] for name in _COLUMNS))
@@ -75,7 +75,7 @@ class Unsent:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Where the broker stored a message."""
+    """The place of a message on the broker."""
 
     outbox_id: int
     partition: int
@@ -84,15 +84,15 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Unsent messages from an id on, as one snapshot shows them, in outbox order.
+    """Unsent messages from an id on, in one snapshot, in outbox order.
 
-    What the snapshot does not show yet was written by a transaction that had its number before: from
+    A message outside the snapshot was written by a transaction with an earlier number: from
     ``oldest_running`` on, and below ``next_transaction``.
     """
 
     from_id: int
     rows: Sequence[Unsent]
-    #: The id at which the page was cut off; None if nothing unsent is behind it.
+    #: The id at which the page was cut off; None if no unsent message follows.
     end: int | None
     oldest_running: int
     next_transaction: int
@@ -106,13 +106,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How many messages are unsent, counted up to a bound, and for how long the oldest of them."""
+    """The number of unsent messages, counted up to a bound, and the age of the oldest."""
 
     messages: int
     oldest_seconds: float
 
 
-#: By what is unsent, never by "after the last one": users' transactions commit out of order.
+#: By the missing mark, never by "after the last id": users' transactions commit out of order.
 _is_unsent = _outbox.c.sent_at.is_(None)
 _snapshot = select(
     *(
@@ -130,7 +130,7 @@ _waiting = (
     .limit(bindparam("limit"))
     .subquery("waiting")
 )
-#: One statement, so that the rows and the transactions are of one snapshot; at least one row.
+#: A single statement, so that the rows and the transactions are of one snapshot; at least one row.
 _UNSENT = select(_snapshot, _waiting).select_from(_snapshot.outerjoin(_waiting, true()))
 _counted = (
     select(_outbox.c.created_at)
@@ -181,13 +181,13 @@ async def read_unsent(session: Session, limit: int, from_id: int = 0) -> Page:
 
 
 async def read_depth(session: Session, messages_max: int) -> Depth:
-    """Count what is unsent, up to ``messages_max``; the age is by the database's clock."""
+    """Count unsent messages, up to ``messages_max``; the age is by the database's clock."""
     (row,) = await session.run(_DEPTH, limit=messages_max)
     return Depth(row.messages, float(row.oldest_seconds))
 
 
 async def mark_sent(session: Session, sent: Sequence[Sent], token: int) -> bool:
-    """Mark exactly these messages; False, and nothing is marked, where the lease's token is another one."""
+    """Mark exactly these messages; return False, and mark nothing, if the lease has another token."""
     given = [(row.outbox_id, row.partition, row.offset) for row in sent]
     names = ("outbox_id", "sent_partition", "sent_offset")
     return bool(await session.run(_MARK, **array_parameters(names, given), held=token))

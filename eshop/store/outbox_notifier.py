@@ -7,26 +7,26 @@ import aiopg
 
 logger = logging.getLogger(__name__)
 
-#: How long to wait before listening again after the connection was lost. The relay's sweep covers it.
+#: The pause after a lost connection. The relay's sweep covers it.
 RECONNECT_SECONDS = 1.0
-#: The channel of NOTIFY. It carries no payload: the outbox says what there is.
+#: The channel of NOTIFY. The payload is empty: the outbox has the messages.
 CHANNEL = "outbox"
 
 
 class OutboxNotifier:
-    """Rung after every commit that appended to the outbox."""
+    """Notified after every commit that appended to the outbox."""
 
     def __init__(self) -> None:
         self._notified = asyncio.Event()
-        #: Whether the active relay is in this process, so that nobody else needs to be told.
+        #: Whether the active relay is in this process: then no NOTIFY is needed.
         self.is_heard_here = False
 
     def notify(self) -> None:
-        """Say that there may be something to publish."""
+        """Notify: the outbox may have messages."""
         self._notified.set()
 
     async def wait(self, seconds_max: float) -> None:
-        """Return when it was rung since the last call, or after ``seconds_max`` at the latest."""
+        """Return after a notification since the last call, or after ``seconds_max`` at the latest."""
         try:
             async with asyncio.timeout(seconds_max):
                 await self._notified.wait()
@@ -47,7 +47,7 @@ async def listen(url: str, notifier: OutboxNotifier) -> None:
                     await connection.notifies.get()
                     notifier.notify()
         except asyncio.CancelledError:
-            # aiopg turns a statement timeout at the server into a cancellation that nobody asked for.
+            # aiopg turns a statement timeout at the server into a CancelledError.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise

@@ -1,4 +1,4 @@
-"""Payments: one row per order, so that no order is ever decided twice."""
+"""Payments: one row per order, so that no order is decided twice."""
 
 from collections.abc import Iterable
 
@@ -42,7 +42,7 @@ class Payments:
         self._session = session
 
     async def get(self, order_ids: Iterable[str]) -> dict[str, Payment]:
-        """Return the payments that were decided, by order id."""
+        """Return the decided payments by order id."""
         found = await self._session.run(_GET, order_ids=sorted(set(order_ids)))
         return {
             row.order_id: Payment(
@@ -59,7 +59,7 @@ class Payments:
         }
 
     async def save(self, payments: Iterable[Payment]) -> None:
-        """Insert new payments, and move those that exist to their new status."""
+        """Insert new payments, and update existing payments to their new status."""
         given = [
             (
                 p.order_id,

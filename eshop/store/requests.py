@@ -1,4 +1,4 @@
-"""Requests by idempotency key: what was asked, and what was answered, in the transaction of the effect.
+"""Requests by idempotency key with their results, stored in the transaction of the effect.
 
 See docs/adr/0007-idempotency-keys.md.
 """
@@ -29,7 +29,7 @@ _KEEP = insert(_requests).from_select(
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """Whose request it is, to what, and under which key."""
+    """The user, the kind and the key of a request."""
 
     user_id: str
     route: str
@@ -38,7 +38,7 @@ class RequestKey:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A request that was answered before."""
+    """A request that has a stored result."""
 
     fingerprint: bytes
     answer: dict[str, Any]
@@ -51,7 +51,7 @@ class Requests:
         self._session = session
 
     async def get(self, key: RequestKey) -> Answered | None:
-        """Return what was answered under the key."""
+        """Return the stored result of the key."""
         found = await self._session.run(
             _GET, user_id=key.user_id, route=key.route, idempotency_key=key.idempotency_key
         )

@@ -1,12 +1,12 @@
-"""Retention: removes what nothing stands on any more, a bounded share at a time.
+"""Retention: deletes expired rows in bulk, a bounded share at a time.
 
-Each table has an index on the time that its rows' age counts from, and a position: the time up to which they
-are removed. A pass goes on from there, so it reads what it removes, and no row that somebody's old snapshot
-keeps from being vacuumed.
+Each table has an index on the time from which its rows age, and a position: the time up to which rows are
+deleted. A pass continues at the position, so it reads the rows that it deletes, and no dead row that an old
+snapshot keeps from vacuum.
 
-The database's clock may be wrong. So the position advances, in the rows' own times, by at most twice the
-time that this process measured, by its monotonic clock, since it last looked; and only if no other process
-moved it meanwhile. Rows with a time before the position (the clock was behind) are kept.
+The database's clock may be wrong. So the position advances, in the rows' own times, by at most twice the time
+since this process last looked, by its monotonic clock; and only if no other process moved the position
+meanwhile. Rows with a time before the position (the clock was behind) are kept.
 
 See docs/adr/0019-tables-that-grow-old.md.
 """
@@ -24,9 +24,9 @@ from eshop.store.database import Database, Session
 
 logger = logging.getLogger(__name__)
 
-#: How long rows are kept, in days. A message stays in the inbox for as long as its topic may show it again
-#: (7 days), and longer; one in the outbox, from when it was sent, until no topic can lose it; an answer as
-#: long as clients may retry; a dead letter for ever, unless it was replayed or discarded.
+#: Days for which rows are kept. An inbox row must outlive its message on the topic (7 days); an outbox row
+#: lives until no topic can lose the message, counted from its sending; a result as long as clients may retry;
+#: a dead letter without an end, unless it was replayed or discarded.
 KEPT_DAYS = {"outbox": 8, "inbox": 15, "requests": 7, "dead_letters": 30}
 _TIMES = {
     "outbox": "sent_at",
@@ -34,11 +34,11 @@ _TIMES = {
     "requests": "created_at",
     "dead_letters": "resolved_at",
 }
-#: Rows of a table removed by one transaction.
+#: Rows of a table that one transaction deletes.
 ROWS_MAX = 5_000
-#: A table's pass ends after that; the next one goes on.
+#: A table's pass ends after this time; the next pass continues.
 PASS_SECONDS_MAX = 60.0
-#: What a pass may remove, in terms of what comes in meanwhile: all of it, and as much of a backlog.
+#: The share of a pass, in terms of new rows meanwhile: all of them, and as much of a backlog.
 SHARE_MAX = 2.0
 
 _removed = Counter("eshop_retention_removed_total", "Rows removed after their time", ["table"])
@@ -47,7 +47,7 @@ _overdue = Gauge("eshop_retention_overdue_seconds", "How long the oldest row is 
 
 _LOOK = "SELECT removed_until::text, removals FROM retention WHERE table_name = %(table)s"
 _MINE = _LOOK + " AND removals = %(removals)s FOR UPDATE"
-#: The oldest row is where rows begin: nothing is lost by passing over a time from which there are none.
+#: Rows begin at the oldest row: skipping a time without rows loses nothing.
 _PLAN = """
 SELECT (least(expired_at, oldest + make_interval(secs => %(seconds)s)))::text AS until,
     extract(epoch FROM greatest(expired_at - oldest, interval '0'))::float AS overdue_seconds
@@ -73,7 +73,7 @@ WHERE table_name = %(table)s
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """A position as this process saw it, and when, by its monotonic clock."""
+    """A position as this process saw it, with the time by its monotonic clock."""
 
     removals: int
     at: float
@@ -88,7 +88,7 @@ class Retention:
         self._looks: dict[str, _Look] = {}
 
     async def remove_expired(self) -> None:
-        """Do a pass over each table; the first pass only looks. A table that fails stops no other."""
+        """Do a pass over each table; the first pass only looks. A failing table stops no other table."""
         for table in KEPT_DAYS:
             try:
                 await self._pass(table)
@@ -130,7 +130,7 @@ async def _plan(session: Session, *, table: str, since: str, seconds: float) -> 
 
 
 async def _remove(session: Session, *, table: str, until: str, removals: int) -> int:
-    """Remove rows and move the position, unless another process moved it; return how many rows."""
+    """Delete rows and move the position, unless another process moved it; return the number of rows."""
     mine = await session.run_sql(_MINE, {"table": table, "removals": removals})
     if not mine:
         return 0
@@ -143,5 +143,5 @@ async def _remove(session: Session, *, table: str, until: str, removals: int) ->
 
 
 def removal_sql(table: str) -> str:
-    """Return the statement that removes ``rows`` rows with times from ``since`` to before ``until``."""
+    """Return the statement that deletes ``rows`` rows with times from ``since`` to before ``until``."""
     return _REMOVE.format(table=table, time=_TIMES[table])

@@ -1,4 +1,4 @@
-"""The tables as SQLAlchemy Core sees them. Alembic's migrations make them; a test compares the two."""
+"""The tables as SQLAlchemy Core sees them. Alembic's migrations create them; a test compares the two."""
 
 from sqlalchemy import (
     BigInteger,
@@ -19,7 +19,7 @@ _ID = UUID(as_uuid=False)
 
 
 def shared_tables(metadata: MetaData) -> None:
-    """Add what both services have: the tables of messages, of retention, and of what operators did."""
+    """Add the tables of every service: messages, retention, and actions of operators."""
     Table(
         "inbox",
         metadata,

@@ -1,7 +1,7 @@
-"""What a service's database knows of an order: read for people, by no index of its own.
+"""A service's part of an order's timeline: for people, without an index of its own.
 
-The outbox has no index on orders or users. But its message ids begin with the time at which they were made,
-and the order's own rows tell at which times something was sent: so it is read in a few short ranges of ids.
+The outbox has no index on orders or users. But message ids begin with their time of creation, and the order's
+own rows tell the times at which messages were sent: so the outbox is read in a few short ranges of ids.
 """
 
 import uuid
@@ -19,9 +19,9 @@ from eshop.store.database import Session
 from eshop.store.retention import KEPT_DAYS
 from eshop.store.schema import ORDERS, PAYMENTS
 
-#: How long before an order's changes what led to them is looked for.
+#: How long before an order's change its causes are looked for.
 LOOK_BACK = timedelta(seconds=60)
-#: How long a transaction may go on. Its rows have the time of its begin, but their ids that of the moment.
+#: The longest transaction. Its rows have the time of its begin, but ids have the time of their creation.
 TRANSACTION_MAX = timedelta(seconds=10)
 _outbox = ORDERS.tables["outbox"]  # the same tables in every service's database
 _inbox = ORDERS.tables["inbox"]
@@ -39,7 +39,7 @@ Span = tuple[datetime, datetime]
 
 @dataclass(slots=True)
 class TimelinePart:
-    """Rows of the tables, each sort in order of time. ``user_id`` where the service has the order at all."""
+    """Rows of the tables, each kind in order of time. ``user_id`` is there if the service has the order."""
 
     order: Any = None
     user_id: str | None = None
@@ -128,7 +128,7 @@ _KEPT_SINCE = select(
 
 
 class TimelineParts(ABC):
-    """The way of orders through one service."""
+    """Reads one service's parts of timelines."""
 
     def __init__(self, session: Session, consumer: str) -> None:
         self._session = session
@@ -136,10 +136,10 @@ class TimelineParts(ABC):
 
     @abstractmethod
     async def read(self, order_id: str, message_ids: Sequence[str]) -> TimelinePart:
-        """Return what the service has of an order, and of these messages, received or sent."""
+        """Return the service's rows about an order, and about these messages, received or sent."""
 
     async def kept_since(self) -> Any:
-        """Return the times before which rows of the outbox and of the inbox are removed."""
+        """Return the times before which rows of the outbox and of the inbox are deleted."""
         (row,) = await self._session.run(_KEPT_SINCE)
         return row
 
@@ -202,10 +202,10 @@ class PaymentTimeline(TimelineParts):
 
 
 def _spans(part: TimelinePart) -> list[Span]:
-    """Return when the orders service may have sent something about the order.
+    """Return the times at which the orders service may have sent a message about the order.
 
-    With each change, and shortly before one, when payments was asked for it. An order whose end was asked for
-    is asked about again at ``repeat_at``, which was set by the question before.
+    With each change, and shortly before a change that payments was asked for. A requested cancellation is
+    requested again at ``repeat_at``, which the request before has set.
     """
     created_at = part.order.created_at
     moments = [created_at, *(row.at for row in (*part.changes, *part.actions))]
@@ -215,7 +215,7 @@ def _spans(part: TimelinePart) -> list[Span]:
 
 
 def _apart(spans: Iterable[Span]) -> list[Span]:
-    """Let spans, which are sorted, last for a transaction longer, and join them where they overlap."""
+    """Extend each of the sorted spans by a transaction, and join spans that overlap."""
     apart: list[Span] = []
     for begin, moment in spans:
         end = moment + TRANSACTION_MAX
@@ -227,6 +227,6 @@ def _apart(spans: Iterable[Span]) -> list[Span]:
 
 
 def _ids_of(span: Span) -> tuple[str, str]:
-    """Return the ids between which all are that were made in a span: version 7 begins with milliseconds."""
+    """Return the range of ids that were made in a span: a UUID of version 7 begins with milliseconds."""
     first, last = (int(moment.timestamp() * 1000) for moment in span)
     return str(uuid.UUID(int=first << 80)), str(uuid.UUID(int=last + 1 << 80))

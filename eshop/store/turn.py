@@ -1,4 +1,4 @@
-"""The turn to create and migrate databases: one starter at a time, and everybody who waits says for whom."""
+"""The turn to create and migrate databases: one starter at a time; others log whom they wait for."""
 
 import logging
 import os
@@ -13,17 +13,17 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection, cursor
 
 logger = logging.getLogger(__name__)
 
-#: Any number, the same for everybody who creates databases of a shop.
+#: Any number, the same for every starter of a shop.
 CREATION_LOCK = 7_239_001
 CONNECT_SECONDS_MAX = 10
-#: How long a starter waits for others in all. Then it ends, and its supervisor starts it again.
+#: The longest wait of a starter in all. Then it ends, and its supervisor starts it again.
 WAIT_SECONDS_MAX = 300.0
 SAY_EVERY_SECONDS = 5.0
 POLL_SECONDS = 0.2
-#: Whoever has the turn shows that it runs; the server takes the turn from a process that is stopped.
+#: The holder of the turn shows that it runs; the server takes the turn from a stopped process.
 SIGN_OF_LIFE_SECONDS = 5.0
 SILENT_SECONDS_MAX = 30
-#: A peer that is gone without a word is noticed within 25 s.
+#: A peer that vanishes is noticed within 25 s.
 KEEPALIVES = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 
 _HOLDER = """
@@ -35,7 +35,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND (l.classid, l.objid, l.objsubid)
 
 
 class MigrationBlocked(Exception):
-    """Somebody else was in the way for too long. The text says who, and nothing was left half-done."""
+    """Another session was in the way for too long. The text names it, and nothing was left half-done."""
 
 
 def application_name(service: str) -> str:
@@ -47,9 +47,9 @@ def application_name(service: str) -> str:
 def creation_turn(service: str, admin_url: str) -> Iterator[connection]:
     """Yield a connection to the maintenance database that has the turn until the end of the block.
 
-    Waits for others and logs who has the turn, again and again; raises MigrationBlocked after
-    ``WAIT_SECONDS_MAX``, and psycopg2.OperationalError if Postgres can't be reached. A process that is
-    stopped loses the turn after ``SILENT_SECONDS_MAX``; one that is gone loses it at once.
+    Waits for others and logs the holder repeatedly; raises MigrationBlocked after ``WAIT_SECONDS_MAX``, and
+    psycopg2.OperationalError if Postgres can't be reached. A stopped process loses the turn after
+    ``SILENT_SECONDS_MAX``; a dead process loses it at once.
     """
     mine = psycopg2.connect(
         admin_url,

@@ -1,4 +1,4 @@
-"""Units of work: one Postgres transaction, with everything a handler may touch in it."""
+"""Units of work: one Postgres transaction, with the repositories that a handler may use in it."""
 
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -25,7 +25,7 @@ U = TypeVar("U")
 
 
 class UnitOfWork:
-    """A transaction of a service: what every service has. Lock order: claims, users, the rest, watermarks."""
+    """A transaction of a service, with what all services have. Lock order: claims, users, rest, watermarks."""
 
     consumer: str
     feed: Feed
@@ -79,7 +79,7 @@ class Store(Generic[U]):
         *,
         crash_point: str = "",
     ) -> None:
-        """Prepare; ``crash_point`` is where the process stands after each COMMIT."""
+        """Prepare; ``crash_point`` is reached after each COMMIT."""
         self.database = database
         self.notifier = notifier or OutboxNotifier()
         self._unit = unit
@@ -92,5 +92,5 @@ class Store(Generic[U]):
         return done
 
     async def read(self, work: Callable[[U], Awaitable[T]]) -> T:
-        """Run ``work``, which reads by one statement; see ``Database.run_alone``."""
+        """Run ``work``, a single reading statement; see ``Database.run_alone``."""
         return await self.database.run_alone(lambda session: work(self._unit(session, self.notifier)))

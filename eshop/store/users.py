@@ -1,4 +1,4 @@
-"""One row per user that every transaction on that user's orders locks, and that counts the changes."""
+"""One row per user: the lock of all transactions on the user's orders, and the counter of the feed."""
 
 from collections.abc import Iterable, Mapping
 
@@ -40,7 +40,7 @@ class Users:
         return {row.user_id: row.feed_number for row in locked}
 
     async def locked(self, user_ids: Iterable[str]) -> set[str]:
-        """Return the users whose rows another transaction holds at this moment."""
+        """Return the users whose rows another transaction has locked at this moment."""
         found = await self._session.run(_LOCKED, user_ids=sorted(set(user_ids)))
         return {row.user_id for row in found}
 

@@ -1,4 +1,4 @@
-"""Wallets: the row per user that every transaction on that user's money locks, and its history."""
+"""Wallets: one row per user, the lock of all transactions on the user's money; and their history."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -55,14 +55,14 @@ _RECORD = insert(_history).from_select(
 
 @dataclass(frozen=True, slots=True)
 class WalletChange:
-    """A wallet right after a change, and the transfer that changed it, if it was one."""
+    """A wallet right after a change, and the transfer that changed it, if there was one."""
 
     wallet: Wallet
     transfer_id: str | None
 
 
 class Wallets:
-    """The wallets. A user without an account has a row as soon as something of that user was locked."""
+    """The wallets. A user without an account gets a row at the first lock."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -80,7 +80,7 @@ class Wallets:
         return {row.user_id: _wallet(row) for row in await self._session.run(_LOCK, user_ids=ids)}
 
     async def save(self, changes: Sequence[WalletChange]) -> None:
-        """Store the changes' last states and append them all to the history. The wallets are locked."""
+        """Store the last states of the changes and append all changes to the history. The wallets are locked."""
         if not changes:
             return
         last = {change.wallet.user_id: change.wallet for change in changes}

@@ -29,7 +29,7 @@ _ADVANCE = _insert.on_conflict_do_update(
 ).returning(
     _watermarks.c.topic,
     _watermarks.c.partition,
-    # What was stored before, of the row that this very statement has locked; nothing at the first time.
+    # The stored value before, of the row that this statement has locked; no row at the first time.
     literal_column("coalesce(old.next_offset, 0)", BigInteger).label("before"),
 )
 
@@ -41,7 +41,7 @@ _READ = select(_watermarks.c.partition, _watermarks.c.next_offset).where(
 _RESET = _insert.on_conflict_do_update(
     index_elements=list(_KEY), set_={"next_offset": _insert.excluded.next_offset}
 )
-#: Topic, partition, the first offset that is no message, and the first behind it that is one.
+#: Topic, partition, the first offset without a message, and the next offset with a message.
 Hole = tuple[str, int, int, int]
 
 
@@ -61,9 +61,9 @@ class Watermarks:
     async def advance(self, positions: Iterable[Position], holes: Container[Hole] = ()) -> None:
         """Store that the effect of the messages at these positions is in this transaction.
 
-        Raises WatermarkGap, and so rolls the transaction back, where offsets were passed over before the
-        first or between two messages, unless ``holes`` says that the log itself has nothing there. Offsets
-        that come again are nothing special: the inbox has them.
+        Raises WatermarkGap, which rolls the transaction back, if offsets were passed over before the first or
+        between two messages, unless ``holes`` says that the log has no message there. Redelivered offsets are
+        harmless: the inbox drops them.
         """
         spans = _spans(positions, holes)
         ends = [(self._consumer, *key, span.end) for key, span in spans.items()]
@@ -73,14 +73,14 @@ class Watermarks:
                 raise WatermarkGap(row.topic, row.partition, row.before, first)
 
     async def read(self, topic: str) -> dict[int, int]:
-        """Return the next offset of each partition of the topic that has one."""
+        """Return the next offset of each partition of the topic that has a watermark."""
         return {
             row.partition: row.next_offset
             for row in await self._session.run(_READ, of_consumer=self._consumer, of_topic=topic)
         }
 
     async def reset(self, topic: str, offsets: Mapping[int, int]) -> None:
-        """Set the partitions' watermarks, backwards too: the log is not the one they were made for."""
+        """Set the partitions' watermarks, also backwards: the topic was replaced by another log."""
         given = [(self._consumer, topic, *pair) for pair in offsets.items()]
         await self._session.run(_RESET, **array_parameters(_COLUMNS, given))
 

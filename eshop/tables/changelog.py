@@ -1,14 +1,14 @@
-"""A table whose changelog may hold late writes of a worker that no longer owned the partition.
+"""A table whose changelog may hold late writes of a worker that no longer owns the partition.
 
-A worker that was stopped (SIGSTOP, a frozen machine) and goes on writes what it had read, before it learns
-that another took over. Its old entries lie behind newer ones, and Faust (0.15.3) goes wrong twice: it
-rebuilds the old ones, and it takes the offset of its own late record for "read up to here", though it never
-read the other's records before it. In a trial, over 2,000 of 9,000 feed numbers seemed lost after one SIGSTOP
-of 13 s.
+A worker that is stopped (SIGSTOP, a frozen machine) and continues writes its pending entries before it learns
+of the new owner. The old entries follow newer entries, and Faust (0.15.3) goes wrong twice: it restores the
+old entries, and it takes the offset of its own late record for "read up to here", without having read the
+other owner's records before it. In a trial, over 2,000 of 9,000 feed numbers seemed lost after one SIGSTOP of
+13 s.
 
-So the offset is moved over records of our own only, and what lies between them (such late ones, and our own
-again where the broker was away) is read while the worker runs: otherwise one of them would have the next
-start read all that came since.
+So the offset is moved over this worker's records only. Records between them (late ones, and repeated ones
+after an outage of the broker) are read while the worker runs: otherwise the next start would read everything
+after them.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from eshop.tables.fold import newest
 
 
 class NewestTable(faust.Table[bytes, bytes]):
-    """A table of UserEntry bytes by user, in which recovery never goes back behind a feed number."""
+    """A table of UserEntry bytes by user, whose recovery never goes back to an earlier feed number."""
 
     def __init__(self, app: faust.App, **options: Any) -> None:
         super().__init__(app, **options)
@@ -34,7 +34,7 @@ class NewestTable(faust.Table[bytes, bytes]):
         self._sent: dict[TP, int] = {}
 
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
-        """Store what changelog records and the local store know together, but what can't be parsed."""
+        """Store the merge of changelog records and the local store, except for unparsable records."""
         events = [event for event in batch if _is_readable(event.message)]
         known: dict[bytes, bytes] = {}
         for event in events:
@@ -52,10 +52,10 @@ class NewestTable(faust.Table[bytes, bytes]):
         super().apply_changelog_batch(events)
 
     def _verify_source_topic_partitions(self, source_topic: str) -> None:
-        """Let a source topic have more partitions than the changelog: no message is placed in those."""
+        """Let a source topic have more partitions than the changelog: no message is placed in the others."""
 
     def _on_changelog_sent(self, fut: FutureMessage) -> None:
-        """Move the offset that recovery starts from, but never over a record that was not read."""
+        """Move the offset from which recovery starts, but never over an unread record."""
         sent = fut.result()
         self._sent[sent.topic_partition] = sent.offset
         if sent.offset == self._unread_from(sent.topic_partition):
@@ -66,12 +66,12 @@ class NewestTable(faust.Table[bytes, bytes]):
         self._sent.clear()
 
     def unread(self, partitions: Collection[int]) -> Mapping[TP, int]:
-        """Return where to read on in those of the partitions that have a record of ours beyond."""
+        """Return where to read on, by partition, among partitions with later records of this worker."""
         starts = {tp: self._unread_from(tp) for tp in self._sent if tp.partition in partitions}
         return {tp: start for tp, start in starts.items() if start <= self._sent[tp]}
 
     def apply_records(self, records: Sequence[Any]) -> bool:
-        """Store what a consumer read of the changelog, as recovery does; return whether any of it was new."""
+        """Store records of the changelog as recovery does; return whether any was new."""
         readable = [record for record in records if _is_readable(record)]
         before = {record.key: self.data.get(record.key) for record in readable}
         self.apply_changelog_batch(
@@ -84,7 +84,7 @@ class NewestTable(faust.Table[bytes, bytes]):
         return 0 if read_up_to is None else read_up_to + 1
 
     def repair_changelog(self, partitions: Collection[int]) -> int:
-        """Write again what is newer here than in the changelog, of these partitions; return how many."""
+        """Write entries of these partitions again that are newer than in the changelog; return their number."""
         outdated = {key: where for key, where in self._outdated.items() if where in partitions}
         for key, partition in outdated.items():
             self.send_changelog(partition, key, self.data[key])

@@ -1,6 +1,7 @@
-"""What the projections keep of one user, and how it lies in the table: as JSON a person can read.
+"""The projections' entry of a user, and its form in the table: JSON for people to read.
 
-One entry holds all: after SIGKILL between two changelog writes two entries could disagree for ever.
+A user has a single entry: after SIGKILL between two changelog writes two entries could disagree without an
+end.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from eshop.stored import from_stored
 #: How many minutes, by event time, a user's entry and the window over all users reach back.
 WINDOW_MINUTES = 60
 
-#: So far the clocks of a shop's machines may differ: what is stamped further ahead is in no minute.
+#: The largest difference of the clocks of a shop's machines: an event further ahead is in no minute.
 AHEAD_MINUTES_MAX = 5
 
 Money = Mapping[str, int]
@@ -23,7 +24,7 @@ Money = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What happened in one minute: counts, and the change of turnover. ``minute`` counts from the epoch."""
+    """The events of a minute: counts, and the change of turnover. ``minute`` counts from the epoch."""
 
     minute: int
     created: int = 0
@@ -36,8 +37,8 @@ class Minute:
 class UserEntry:
     """A user's orders and wallet as far as their feeds were folded.
 
-    ``orders_seq`` and ``wallet_seq`` are the last feed numbers folded, ``…_missed`` how many numbers before
-    them never came: above zero, the sums can't be trusted.
+    ``orders_seq`` and ``wallet_seq`` are the last folded feed numbers, ``…_missed`` the counts of missing
+    numbers before them: above zero, the sums can't be trusted.
     """
 
     orders_seq: int = 0
@@ -59,12 +60,12 @@ def bounded(number: int) -> int:
 
 
 def to_bytes(entry: UserEntry) -> bytes:
-    """Return the entry as it is stored."""
+    """Return the entry in its stored form."""
     return orjson.dumps(entry)
 
 
 def from_bytes(value: bytes) -> UserEntry:
-    """Read an entry that ``to_bytes`` wrote, of a newer version, too: names that it added are dropped.
+    """Read an entry of ``to_bytes``, also of a newer version: unknown names are dropped.
 
     Raises TypeError or ValueError for anything else.
     """
@@ -74,7 +75,7 @@ def from_bytes(value: bytes) -> UserEntry:
 
 
 def describe(entry: UserEntry) -> dict[str, Any]:
-    """Return what a reader of one user's projection sees."""
+    """Return the projection of a user for readers."""
     return {
         "orders": {
             "NEW": entry.orders_new,

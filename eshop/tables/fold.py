@@ -1,8 +1,8 @@
-"""One event folded into a user's entry: pure, and the same however often and after whatever crash it comes.
+"""An event folded into a user's entry: pure, and the same after any redelivery and any crash.
 
-Each service numbers its events of a user without a gap, and a user's events arrive in that order. So the
-number alone tells a redelivery (not above the last one folded: dropped) from a loss (skipped: counted).
-Only the minutes depend on the reader's clock, too: what is stamped far ahead of it is in the sums alone.
+Each service numbers its events of a user without a gap, and a user's events arrive in order. So the number
+alone tells a redelivery (not above the last folded number: dropped) from a loss (skipped: counted). Only the
+minutes depend on the reader's clock: an event far ahead of it counts in the sums alone.
 """
 
 from dataclasses import dataclass, replace
@@ -22,15 +22,16 @@ from eshop.tables.entry import (
 
 OrderChange = OrderCreated | OrderFinished | OrderCancelled
 
-#: An order's version after NEW → FINISHED → CANCELLED; a cancellation below it found the order NEW.
+#: An order's version after NEW → FINISHED → CANCELLED; a cancellation with a lower version found the order
+#: NEW.
 _VERSION_OF_REFUND = 3
 
 
 class Outcome(Enum):
-    """What became of an event."""
+    """The outcome of folding an event."""
 
     FOLDED = "folded"
-    #: Folded, but numbers before it never came.
+    #: Folded, but numbers before it are missing.
     GAP = "gap"
     #: Already folded: a redelivery, or a relay's repetition.
     DROPPED = "dropped"
@@ -41,13 +42,13 @@ class Outcome(Enum):
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether the event says nothing of its user that would have to be stored."""
+        """Whether the event changes nothing in the stored entry."""
         return self in (Outcome.IGNORED, Outcome.UNKNOWN_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """The entry afterwards, and why it is so."""
+    """The entry afterwards, and the outcome."""
 
     entry: UserEntry
     outcome: Outcome
@@ -55,7 +56,7 @@ class Folded:
 
 
 def fold(entry: UserEntry, body: Body, minute: int, now: int) -> Folded:
-    """Fold an event of either service, which happened in that minute; ``now`` is the reader's minute.
+    """Fold an event of either service that happened in this minute; ``now`` is the reader's minute.
 
     Minutes count from the epoch.
     """
@@ -78,9 +79,9 @@ def fold(entry: UserEntry, body: Body, minute: int, now: int) -> Folded:
 
 
 def newest(one: UserEntry, other: UserEntry) -> UserEntry:
-    """Return what both entries of a user know together: of each feed the part that is further.
+    """Return the union of two entries of a user: for each feed the part with the higher number.
 
-    A part depends on nothing but its feed up to its number, so which entry was written later doesn't matter.
+    A part depends only on its feed up to its number, so the order of the writes does not matter.
     """
     orders = one if one.orders_seq >= other.orders_seq else other
     wallet = one if one.wallet_seq >= other.wallet_seq else other
@@ -94,7 +95,7 @@ def newest(one: UserEntry, other: UserEntry) -> UserEntry:
 
 
 def feed_of(body: Body) -> str:
-    """Return whose numbers the event carries: orders or wallet."""
+    """Return the feed of the event's number: orders or wallet."""
     return "wallet" if isinstance(body, WalletChanged) else "orders"
 
 
@@ -157,7 +158,7 @@ def add_money(one: Money, other: Money) -> Money:
 
 
 def add_minutes(one: Minute, other: Minute) -> Minute:
-    """Return two accounts of the same minute as one."""
+    """Return the sum of two accounts of the same minute."""
     assert one.minute == other.minute
     return Minute(
         one.minute,
@@ -169,7 +170,7 @@ def add_minutes(one: Minute, other: Minute) -> Minute:
 
 
 def _with_minute(minutes: tuple[Minute, ...], happened: Minute, now: int) -> tuple[Minute, ...]:
-    """Add to the minute it happened in; keep the newest WINDOW_MINUTES that the clock has seen, in order."""
+    """Add to the event's minute; keep the newest WINDOW_MINUTES that the clock has reached, in order."""
     by_minute: dict[int, Minute] = {known.minute: known for known in minutes}
     known = by_minute.get(happened.minute, Minute(happened.minute))
     by_minute[happened.minute] = add_minutes(known, happened)

@@ -1,8 +1,8 @@
-"""Sums over all users of a worker's partitions: in memory only, derived anew at each assignment.
+"""Sums over all users of a worker's partitions: in memory, derived again at each assignment.
 
-An entry that changes is taken out with its old value and put in with its new one, so the sums are those of
-the entries, whatever order and however often events came. A window leaves out what is stamped ahead of the
-clock until its time has come: one event of next year must not hide all that happens until then.
+A changed entry is subtracted with its old value and added with its new value, so the sums are always the sums
+of the entries. A window leaves out events ahead of the clock until their time: an event of next year must not
+hide everything before it.
 """
 
 import time
@@ -30,7 +30,7 @@ class Totals:
             self._apply(entry, 1)
 
     def replace(self, old: UserEntry | None, new: UserEntry) -> None:
-        """Take the user's old entry out and the new one in. ``old`` is None for a new user."""
+        """Subtract the user's old entry and add the new one. ``old`` is None for a new user."""
         if old is not None:
             self._apply(old, -1)
         self._apply(new, 1)
@@ -51,7 +51,7 @@ class Totals:
         return named
 
     def window(self) -> Report:
-        """Return what happened by minute, oldest first; a minute in which nothing did is not there."""
+        """Return the events by minute, oldest first, without minutes in which nothing happened."""
         now = self._now()
         seen = sorted(
             minute for minute, counts in self._minutes.items() if minute <= now and any(counts.values())

@@ -1,8 +1,8 @@
-"""The table of users, fed event by event from both event topics, one entry per user.
+"""The table of users, fed event by event from the event topics, one entry per user.
 
-The entry goes to the changelog partition of the event, which is the user's: topics and changelog are keyed
-alike and have as many partitions. It may be ahead of the committed offsets after a crash: the feed numbers in
-it tell what comes again.
+The entry goes to the changelog partition of the event, which is the user's: topics and changelog have the
+same keys and numbers of partitions. After a crash the entry may be ahead of the committed offsets: its feed
+numbers identify redeliveries.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ from eshop.tables.entry import UserEntry
 from eshop.tables.fold import feed_of, fold
 from eshop.tables.totals import Totals
 
-#: A change of form that stored entries don't fit needs a new name: a table built anew from the topics.
+#: A change of the format that does not fit stored entries needs a new name: the table is then rebuilt.
 TABLE = "users-v1"
 
-#: Late records of a stopped worker must not outlive the newer ones before them.
+#: Late records of a stopped worker must not outlive the newer records before them.
 CHANGELOG_CONFIG = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(DAY_MS)}
 
 #: RocksDB's memory per partition. Faust's defaults allow 2 GB of cache and 200 MB of buffers for each.
@@ -42,7 +42,7 @@ _ROCKSDB = {
     "block_cache_size": 8 * 1024 * 1024,
 }
 
-#: One turn of reading on in the changelog; what is left over is for the next.
+#: A turn of reading on in the changelog; the next turn reads the rest.
 CATCH_UP_SECONDS_MAX = 20.0
 
 _EVENTS = Counter(
@@ -54,11 +54,11 @@ logger = logging.getLogger(__name__)
 
 
 class NotSettled(Exception):
-    """Partitions are being assigned or recovered: this worker can't answer for its part now."""
+    """A rebalance or a recovery is under way: this worker has no answer for its part now."""
 
 
 class Users:
-    """The table's part that this worker holds, and the sums over it."""
+    """This worker's part of the table, and the sums over it."""
 
     def __init__(self, app: faust.App) -> None:
         self._app = app
@@ -77,10 +77,10 @@ class Users:
         app.tables.add(self.table)
 
     def take(self, event: EventT[Any]) -> None:
-        """Fold one event; raise UndecodableMessage, and whatever the store raises, with nothing changed.
+        """Fold an event; raise UndecodableMessage, or the store's error, with nothing changed.
 
-        An event that was folded before changes nothing, but its user's entry is written again: after a
-        SIGKILL the local store may be ahead of the changelog, which would never get that entry otherwise.
+        A repeated event changes nothing, but its user's entry is written again: after a SIGKILL the local
+        store may be ahead of the changelog, which would never get the entry otherwise.
         """
         message = _decode(event)
         key = message.user_id.encode()
@@ -114,7 +114,7 @@ class Users:
         return self._settled()
 
     def partitions(self) -> list[int]:
-        """Return the partitions that this worker answers for."""
+        """Return the partitions of this worker."""
         topic = self.table.changelog_topic_name
         actives = self._app.assignor.assigned_actives()
         return sorted(tp.partition for tp in actives if tp.topic == topic)
@@ -126,10 +126,10 @@ class Users:
     async def catch_up(
         self, read_from: Callable[[Mapping[TP, int]], AsyncGenerator[list[Any], None]]
     ) -> None:
-        """Read what the changelog has between records of our own, so that the next start need not.
+        """Read the changelog between this worker's records, so that the next start need not.
 
-        ``read_from`` yields a log's records from the given offsets on. Ends when nothing is left, partitions
-        change hands, or CATCH_UP_SECONDS_MAX are over. Raises what ``read_from`` raises.
+        ``read_from`` yields a log's records from the given offsets on. Ends if no record is left, if
+        partitions change hands, or after CATCH_UP_SECONDS_MAX. Raises the errors of ``read_from``.
         """
         if not (unread := self._unread()):
             return
@@ -146,7 +146,7 @@ class Users:
             self._repair()
 
     def recovered(self) -> None:
-        """Add up what was recovered, and have the changelog end with it."""
+        """Sum up the recovered entries, and have the changelog end with them."""
         self.derive()
         self._repair()
 
@@ -186,9 +186,9 @@ class Users:
 def register(app: faust.App, settings: Settings, give_up: Callable[[str], NoReturn]) -> Users:
     """Add the table and its agent. ``give_up`` ends the process at an event that can't be folded, unacked.
 
-    A message that nobody can ever read is passed over, with an error in the log and a count: it is parked by
-    the service that it was for, and says nothing a projection could keep. So is, with a count, one of a type
-    that only newer versions know.
+    A poison message is passed over, with an error in the log and a count: its own reader parks it, and a
+    projection could keep nothing of it. A message of a type that only newer versions know is passed over and
+    counted.
     """
     users = Users(app)
     topic = app.topic(*(settings.topic(known.name) for known in PROJECTED))

@@ -1,7 +1,7 @@
-"""Health and metrics: what a supervisor, a load balancer and Prometheus ask of a worker.
+"""Health and metrics of a worker, for supervisors, load balancers and Prometheus.
 
-``/health/live`` says that the event loop turns; ``/health/ready`` that every dependency answers; ``/metrics``
-shows the process's default Prometheus registry, Faust's own numbers included.
+``/health/live``: the event loop turns. ``/health/ready``: every dependency answers. ``/metrics``: the
+process's default Prometheus registry, with Faust's own numbers.
 """
 
 import asyncio
@@ -14,17 +14,18 @@ from aiohttp.web import Response
 from faust.web import Request, View
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
-#: Raises where the dependency doesn't answer. ``NotReady`` says why; of anything else only the type is shown.
+#: Raises if the dependency doesn't answer. ``NotReady`` has the reason; of other errors only the type is
+#: shown.
 Check = Callable[[], Awaitable[None]]
 
-#: A check that takes longer counts as failed: a probe must not hang on what it probes.
+#: A check that takes longer counts as failed: a probe must not hang.
 CHECK_SECONDS_MAX = 2.0
 
 logger = logging.getLogger(__name__)
 
 
 class NotReady(Exception):
-    """A dependency is not usable now. Its text is shown to whoever asks for readiness."""
+    """A dependency is not usable now. Readiness shows the text."""
 
 
 def install_health(app: faust.App, checks: Mapping[str, Check]) -> None:
@@ -47,7 +48,7 @@ def install_health(app: faust.App, checks: Mapping[str, Check]) -> None:
 
 
 async def run_checks(checks: Mapping[str, Check]) -> dict[str, str]:
-    """Run all checks at once; return ``ok`` or what is wrong for each name. Never raises."""
+    """Run all checks at once; return ``ok`` or the fault for each name. Never raises."""
     answers = await asyncio.gather(*(_answer(name, check) for name, check in checks.items()))
     return dict(zip(checks, answers, strict=True))
 

@@ -20,7 +20,7 @@ from eshop.tables.entry import describe
 from eshop.tables.totals import add_reports, newest_minutes
 from eshop.tables.users import TABLE, NotSettled, Users
 
-#: A worker that doesn't answer in this time is left out, and the answer says so.
+#: A worker that doesn't answer in this time is left out, and the response says so.
 REPEAT_SECONDS_MAX = 2.0
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one worker said. ``body`` is None where it said nothing that can be used."""
+    """The response of a worker. ``body`` is None without a usable one."""
 
     worker: str
     status: int = 503
@@ -36,7 +36,7 @@ class Answer:
 
 
 class Workers:
-    """The workers that hold the table, by what the last assignment told of them."""
+    """The workers that hold the table, according to the last assignment."""
 
     def __init__(self, app: faust.App, users: Users) -> None:
         self._app = app
@@ -48,7 +48,7 @@ class Workers:
         return {"partitions": self._users.partitions(), "totals": totals.sums(), "window": totals.window()}
 
     def local_user(self, user_id: str) -> dict[str, Any] | None:
-        """Return a user that this worker holds, or None; raise NotSettled where another holds it."""
+        """Return a user of this worker, or None; raise NotSettled if another worker holds the user."""
         if self.holder(user_id) != self._own:
             raise NotSettled("another worker holds this user")
         entry = self._users.find(user_id)
@@ -67,7 +67,7 @@ class Workers:
         return list(await asyncio.gather(*(self._part_of(address) for address in addresses)))
 
     async def ask(self, worker: str, path: str, **query: str) -> Answer:
-        """Ask one worker; never raises, and never waits longer than REPEAT_SECONDS_MAX."""
+        """Request a part from a worker; never raises, and never waits longer than REPEAT_SECONDS_MAX."""
         url = (URL(worker) / path).with_query(query)
         try:
             timeout = ClientTimeout(total=REPEAT_SECONDS_MAX)
@@ -94,8 +94,8 @@ class Workers:
 def install_projections(app: faust.App, users: Users) -> None:
     """Serve ``/projections/totals``, ``/projections/window`` and ``/projections/users/{user_id}``.
 
-    Totals and window are over all users. They name the workers that answered; where one did not, or
-    partitions are changing hands, ``complete`` is false and the status 503.
+    Totals and window are over all users. They name the workers that answered; if a worker did not, or during
+    a rebalance, ``complete`` is false and the status 503.
     """
     workers = Workers(app, users)
 
@@ -165,7 +165,7 @@ def _who(answers: Iterable[Answer]) -> dict[str, Any]:
 
 
 def _complete(answers: Iterable[Answer]) -> bool:
-    """Every partition is answered for by exactly one worker: none is missing, none counted twice."""
+    """Tell whether the parts have every partition exactly once."""
     held = sorted(partition for part in _parts(answers, "partitions") for partition in part)
     return held == list(range(PARTITIONS))
 

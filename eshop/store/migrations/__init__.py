@@ -1,1 +1,1 @@
-"""Alembic migrations, one line of versions per service. A version that has shipped is never edited."""
+"""Alembic migrations, a line of versions per service. A version that has shipped is never edited."""

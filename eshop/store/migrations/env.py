@@ -1,7 +1,7 @@
-"""Alembic's entry: runs the versions on the connection that ``migrate`` hands over.
+"""Alembic's entry: runs the versions on the connection of ``migrate``.
 
-Each version is a transaction of its own, so that a version that has to give way undoes no other. See
-``online`` for how versions are written.
+Each version is a transaction of its own, so that a version that has to give way undoes no other version.
+``online`` tells how versions are written.
 """
 
 from alembic import context

@@ -1,4 +1,4 @@
-"""Redeliveries counted, and messages that were set aside; the same in both services."""
+"""Counts of redeliveries, and dead letters; the same in every service."""
 
 MESSAGING_V2 = """
 ALTER TABLE inbox

@@ -1,4 +1,4 @@
-"""Indexes by the times that retention counts from, its positions, and the storage of hot tables.
+"""Indexes by the age of rows, positions of retention, and the storage of hot tables.
 
 The same in both services.
 """
@@ -16,16 +16,17 @@ CREATE TABLE IF NOT EXISTS retention (
 INSERT INTO retention (table_name) VALUES ('outbox'), ('inbox'), ('requests'), ('dead_letters')
 ON CONFLICT DO NOTHING;
 """
-#: Rows that are changed again and again. No index has what changes (HOT); dead versions go soon.
+#: Rows that are changed again and again. No index contains the changed columns (HOT); dead versions are
+#: removed soon.
 _HOT = "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500"
-#: One row for each user, changed in any order: each page has room for the next version of some.
+#: One row for each user, changed in any order: each page has room for the next version of some rows.
 _USERS = "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02"
-#: Many rows, each written once or twice: vacuumed by what a pass of retention removes, not by a fifth of all.
+#: Many rows, each written once or twice: vacuumed after a pass of retention, not after a fifth of all rows.
 _LONG = """
     autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.05,
     autovacuum_analyze_scale_factor = 0.02
 """
-#: Somebody's forgotten BEGIN holds up vacuum, and with it everybody. Dumps and audits set their own.
+#: A forgotten BEGIN blocks vacuum, and every writer with it. Dumps and audits set a limit of their own.
 _FORGOTTEN = """
 DO $$ BEGIN EXECUTE
     format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = ''10min''', current_database());
@@ -36,7 +37,7 @@ END $$
 def upgrade_messaging(users: str) -> None:
     """Change the tables of messages, and the storage of ``users``, the table whose rows each change locks.
 
-    Workers of the version before need none of it, and lose nothing that they use.
+    Workers of the version before go on unchanged.
     """
     op.execute(_RETENTION)
     op.execute(_FORGOTTEN)

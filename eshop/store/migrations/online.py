@@ -19,7 +19,7 @@ _IS_INVALID = text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_re
 
 
 def add_index(name: str, definition: str, *, unique: bool = False) -> None:
-    """Make an index if it is not there. One that a try before left half-made is made anew."""
+    """Make an index if it is missing. An invalid index of an earlier attempt is made again."""
     kind = "UNIQUE INDEX" if unique else "INDEX"
     with op.get_context().autocommit_block():
         op.execute(_INDEX_WAIT)
@@ -32,7 +32,7 @@ def add_index(name: str, definition: str, *, unique: bool = False) -> None:
 
 
 def drop_index(name: str) -> None:
-    """Drop an index if it is there."""
+    """Drop an index if it exists."""
     with op.get_context().autocommit_block():
         op.execute(_INDEX_WAIT)
         try:

@@ -1,4 +1,4 @@
-"""What operators did, as first shipped, the same in both services."""
+"""Actions of operators, as first shipped, the same in both services."""
 
 OPERATORS_V1 = """
 CREATE TABLE operator_actions (
