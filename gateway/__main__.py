@@ -1,4 +1,4 @@
-"""`python -m gateway`: one gateway process."""
+"""`python -m gateway`: a gateway process."""
 
 import asyncio
 import logging
@@ -21,9 +21,10 @@ def main() -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
-    # It tells of a broker that is away with every attempt; `gateway.feed.events` says it once.
+    # aiokafka logs every attempt to reach a lost broker; `gateway.feed.events` logs the loss once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    # It prints a stack for every malformed request line; what reaches a handler is logged by us.
+    # aiohttp logs a stack for every malformed request line; the middleware logs all requests that reach a
+    # handler.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     report_broken_connections()
     log = logging.getLogger("gateway")

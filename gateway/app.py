@@ -42,7 +42,7 @@ from gateway.services.upstream import Upstream
 
 
 def create_app(settings: Settings, store: VersionedStore | None = None) -> web.Application:
-    """Return the gateway. It starts, and serves, whatever is down around it.
+    """Return the gateway. It starts, and serves, whichever dependencies are down.
 
     ``store`` is the cache's, closed with the app; the settings' Redis if None.
     """
@@ -58,7 +58,7 @@ def create_app(settings: Settings, store: VersionedStore | None = None) -> web.A
 
 
 async def _parts(app: web.Application) -> AsyncIterator[None]:
-    """Build what needs a running loop, run the background tasks, and take it all down in reverse."""
+    """Build the parts that need a running loop, run the background tasks, and stop all in reverse order."""
     settings, metrics = app[SETTINGS], app[METRICS]
     upstream = app[UPSTREAM] = Upstream(
         {service: settings.grpc_addresses(service) for service in SERVICES},
@@ -89,7 +89,7 @@ async def _parts(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _say_goodbye(app: web.Application) -> None:
-    """Let nobody wait any longer, and send the feeds elsewhere: requests in flight still end."""
+    """End all waits, and close the feeds: requests in flight still end."""
     app[ORDER_WAITER].close()
     app[HUB].close()
 
@@ -112,7 +112,7 @@ def _events(
     def attached(now: bool) -> None:
         order_waiter.attached = now
         if now:
-            # What happened while nobody read is in history only.
+            # Events of the time without a reader are in history only.
             reconciler.soon()
             order_waiter.tell_all()
 

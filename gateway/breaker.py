@@ -1,4 +1,4 @@
-"""A circuit breaker: what failed too often lately is left alone for a while, and then tried by one call.
+"""A circuit breaker: after repeated failures calls are refused for a while, and then probed by one call.
 
 See docs/adr/0021-a-gateway-that-can-serve-something-is-ready.md.
 """
@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-#: An open time is this far around its mean, so that many processes do not probe at the same moment.
+#: The spread of an open time around its mean, so that many processes do not probe at the same moment.
 JITTER = 0.5
 
 
 class CircuitOpen(Exception):
-    """The call was not made. ``retry_after_seconds``: when the next one may be."""
+    """The call was not made. ``retry_after_seconds`` is the time until the next probe."""
 
     def __init__(self, retry_after_seconds: float) -> None:
         super().__init__("the circuit is open")
@@ -21,12 +21,12 @@ class CircuitOpen(Exception):
 
 
 class Breaker:
-    """Closed, open, half-open: one of these per thing that is called.
+    """Closed, open, half-open: a breaker per callee.
 
-    ``failures_max`` failures without a success between them open it, for ``open_seconds`` on the average.
-    Then it is half-open: one call probes, and all others are refused until that call's end. A success closes
-    it. Failures within ``apart_seconds`` of the last one that was counted count as the same one: a connection
-    that breaks fails all calls that were on it. ``changed`` is told True when it opens, False when it closes.
+    ``failures_max`` failures without a success between them open it, for ``open_seconds`` on average. Then it
+    is half-open: one call probes, and all others are refused until the probe's end. A success closes it.
+    Failures within ``apart_seconds`` of the last counted failure count as the same: a connection that breaks
+    fails all of its calls. ``changed`` is called with True when the breaker opens, with False when it closes.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Breaker:
 
     @contextmanager
     def call(self, is_failure: Callable[[Exception], bool]) -> Iterator[None]:
-        """Run the body, which is the call; raise CircuitOpen instead where it must not be made.
+        """Run the body, which makes the call; raise CircuitOpen instead if the circuit is open.
 
-        An exception that is no failure is an answer, and so a success. A cancelled body is neither.
+        An exception that is no failure counts as an answer, hence as a success. A cancelled body is neither.
         """
         is_probe = self._admit()
         try:
@@ -70,7 +70,7 @@ class Breaker:
                 self._probing = False
 
     def _admit(self) -> bool:
-        """Say whether this call is a probe; raise CircuitOpen."""
+        """Tell whether this call is a probe; raise CircuitOpen."""
         if self._open_until is None:
             return False
         left = self._open_until - self._clock()
@@ -88,7 +88,7 @@ class Breaker:
     def _fail(self, *, is_probe: bool) -> None:
         now = self._clock()
         if self._open_until is not None:
-            # The late failure of a call from before it opened tells nothing new.
+            # The late failure of a call from before the opening has no further effect.
             if is_probe:
                 self._open(now)
             return

@@ -1,4 +1,4 @@
-"""Started, ready, and what this gateway stands on: looked at all the time, so that answers are at once.
+"""Health of a gateway: started, ready, and its dependencies, which are checked in the background.
 
 See docs/adr/0021-a-gateway-that-can-serve-something-is-ready.md.
 """
@@ -16,11 +16,11 @@ Check = Callable[[], Awaitable[object]]
 
 
 class Health:
-    """Dependencies by name, and what they answered when they were last looked at.
+    """Dependencies by name, with their last answers.
 
     Started: each of ``needed`` has answered once. Ready: not stopping, and one of ``serving`` answers, since
-    with either service there is something to serve. What else is missing is told, and takes no gateway out.
-    ``told`` hears of each dependency at every look.
+    either service gives the gateway something to serve. Other missing dependencies are reported, and take no
+    gateway out. ``told`` is called for each dependency at every look.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Health:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether this gateway was asked to leave."""
+        """Whether this gateway is stopping."""
         return self._stopping
 
     def stop(self) -> None:
@@ -74,7 +74,7 @@ class Health:
 
 
 async def _flaw(check: Check) -> str:
-    """Return what is wrong, in words without addresses; "" for nothing."""
+    """Return the fault, in words without addresses; "" if there is none."""
     try:
         await bounded(_ask(check), CHECK_SECONDS_MAX)
     except TimeoutError:

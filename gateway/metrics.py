@@ -1,4 +1,4 @@
-"""Every number the gateway shows at /metrics, in a registry of its own: one per app, not per process."""
+"""All metrics of the gateway, in a registry of its own: one per app, not per process."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 

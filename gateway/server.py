@@ -1,4 +1,4 @@
-"""Serving until asked to stop, and the way out: drain, close the listener, finish requests, end the feeds."""
+"""The server and its stop: drain, close the listener, finish requests, end the feeds."""
 
 import asyncio
 import signal
@@ -12,17 +12,17 @@ from gateway.app_keys import HEALTH
 
 #: For requests in flight once the listener is closed: more than a call's deadline.
 SHUTDOWN_SECONDS_MAX = 12.0
-#: Of every server of the app: a body is never unpacked (it is refused), and what a client goes on sending
-#: after its answer is read for so many seconds, then cut off.
+#: Options of every server: request bodies are not decompressed (they are refused), and after a response at
+#: most 2 s of further input are discarded.
 SERVER_OPTIONS: Mapping[str, Any] = MappingProxyType({"auto_decompress": False, "lingering_time": 2.0})
 
 
 async def serve(app: web.Application, host: str, port: int, drain_seconds: float) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Then readiness says 503 for ``drain_seconds``, while new connections are served as ever, so that whoever
-    balances over gateways learns of it before anybody is refused. A second signal ends that time. After it
-    the listener closes, requests in flight end, and sockets are closed with 1001.
+    Then readiness is 503 for ``drain_seconds``, while new connections are served, so that load balancers
+    notice before any request is refused. A second signal ends the drain time. After it the listener closes,
+    requests in flight end, and sockets are closed with 1001.
     """
     leave = asyncio.Event()
     hurry = asyncio.Event()

@@ -83,7 +83,7 @@ class Positions(Generic[U]):
         self.holes: set[Hole] = set()
 
     async def align(self, consumer: SeekingConsumer) -> None:
-        """Seek to the watermark of every partition whose position is past it. Raises the database's faults."""
+        """Seek to the watermark of every partition that is past its watermark. Raises the database's faults."""
         partitions = self.assigned(consumer)
         if not partitions:
             return
@@ -152,7 +152,7 @@ class Positions(Generic[U]):
             return sought
 
     async def _sought(self) -> bool:
-        """Seek, however long the database or the broker is away; return False if an assignment seeks instead."""
+        """Seek, however long database or broker are away; return False if an assignment seeks instead."""
         consumer, generation = cast("SeekingConsumer", self._app.consumer), self._app.consumer_generation_id
         while not (self._app.rebalancing or self._app.should_stop):
             try:

@@ -34,7 +34,7 @@ QUIET_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class PartitionProgress:
-    """How far a partition is handled, the end of its log, and the time of its last attempt (monotonic clock)."""
+    """A partition's progress, the end of its log, and the time of its last attempt (monotonic clock)."""
 
     partition: TP
     done: int

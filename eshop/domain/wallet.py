@@ -67,7 +67,7 @@ def close_wallet(wallet: Wallet) -> Wallet | Refusal:
 
 
 def set_frozen(wallet: Wallet, is_frozen: bool) -> Wallet | Refusal:
-    """Freeze an account, so that its new orders are refused, or unfreeze it; unchanged if it is so already."""
+    """Freeze an account, so that its new orders are refused, or unfreeze it. Safe to repeat."""
     if not wallet.is_open:
         return _no_account()
     if wallet.is_frozen is is_frozen:

@@ -66,7 +66,7 @@ class Membership:
 
 
 def _error(coordinator: Any) -> BaseException | None:
-    """Return the error that ended the coordination, or that the coordination keeps until a caller reads it."""
+    """Return the error that ended the coordination, or the error that a caller would have to read."""
     task: asyncio.Task[None] = coordinator._coordination_task  # noqa: SLF001
     pending: BaseException | None = coordinator._pending_exception  # noqa: SLF001
     return task.exception() if task.done() and not task.cancelled() else pending

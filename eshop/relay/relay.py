@@ -156,7 +156,7 @@ class Relay:
             self._notifier.notify()
 
     async def _round(self) -> bool:
-        """Publish the messages that may leave, and mark those that were sent; return whether more may wait."""
+        """Publish the messages that may leave, and mark the sent ones; return whether more may wait."""
         floor = self._backlog.floor
         page = await self._read(floor)
         retry_from = self._backlog.retry_from(time.monotonic())

@@ -253,7 +253,7 @@ class Orders:
         return await self._end(_ASK_AGAIN, order_ids, "timeout", again_after_seconds)
 
     async def end(self, order_id: str, reason: str, again_after_seconds: int) -> list[CancellationRequest]:
-        """Record a cancellation request and return the order: it is overdue repeatedly until it is CANCELLED."""
+        """Record a cancellation request and return the order, which is overdue until it is CANCELLED."""
         return await self._end(_END, [order_id], reason, again_after_seconds)
 
     async def _end(

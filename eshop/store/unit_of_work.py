@@ -25,7 +25,7 @@ U = TypeVar("U")
 
 
 class UnitOfWork:
-    """A transaction of a service, with what all services have. Lock order: claims, users, rest, watermarks."""
+    """A transaction with the parts of every service. Lock order: claims, users, rest, watermarks."""
 
     consumer: str
     feed: Feed

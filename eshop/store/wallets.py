@@ -80,7 +80,7 @@ class Wallets:
         return {row.user_id: _wallet(row) for row in await self._session.run(_LOCK, user_ids=ids)}
 
     async def save(self, changes: Sequence[WalletChange]) -> None:
-        """Store the last states of the changes and append all changes to the history. The wallets are locked."""
+        """Store the last states of the changes, and all changes in the history. The wallets are locked."""
         if not changes:
             return
         last = {change.wallet.user_id: change.wallet for change in changes}

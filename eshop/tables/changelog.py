@@ -84,7 +84,7 @@ class NewestTable(faust.Table[bytes, bytes]):
         return 0 if read_up_to is None else read_up_to + 1
 
     def repair_changelog(self, partitions: Collection[int]) -> int:
-        """Write entries of these partitions again that are newer than in the changelog; return their number."""
+        """Write entries of these partitions that are newer than the changelog; return their number."""
         outdated = {key: where for key, where in self._outdated.items() if where in partitions}
         for key, partition in outdated.items():
             self.send_changelog(partition, key, self.data[key])

@@ -1,4 +1,4 @@
-"""What each caller has been shown: the version below which no answer to that caller may fall.
+"""Monotonic reads: per caller, the version below which no response to the caller may fall.
 
 See docs/adr/0010-what-a-gateway-shows.md.
 """
@@ -15,9 +15,9 @@ FLOORS_MAX = 100_000
 class Floors:
     """A bounded memory of the highest version shown per key.
 
-    A floor lives for ``seconds`` after it was last raised or confirmed: longer than any entry that is older
-    than it can stay in the store. Where the bound makes it forget one too early, it answers None ("unknown,
-    ask the database") for every key it doesn't know until the forgotten one would have run out.
+    A floor lives for ``seconds`` after it was last raised or confirmed: longer than an older entry can stay
+    in the store. If the bound forces an early removal, the answer for every unknown key is None ("unknown,
+    read the database") until the removed floor would have expired.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Floors:
         self._blind_until = 0.0
 
     def of(self, key: Key) -> int | None:
-        """Return the floor, 0 where nothing was shown, None where that is not known any more."""
+        """Return the floor, 0 if nothing was shown, None if the floor is no longer known."""
         now = self._clock()
         version, until = self._floors.get(key, (0, 0.0))
         if now < until:
@@ -42,7 +42,7 @@ class Floors:
         return key in self._floors
 
     def show(self, key: Key, version: int) -> None:
-        """Remember that the caller has seen this version."""
+        """Remember the version that the caller has seen."""
         now = self._clock()
         kept, until = self._floors.get(key, (0, 0.0))
         self._floors[key] = (max(version, kept) if now < until else version, now + self._seconds)
@@ -50,7 +50,7 @@ class Floors:
         self._forget(now)
 
     def _forget(self, now: float) -> None:
-        """Drop what has run out, oldest first; past the bound also what has not, which makes us blind."""
+        """Drop expired floors, oldest first; past the bound also valid ones, and be blind for a while."""
         while self._floors:
             oldest, (_, until) = next(iter(self._floors.items()))
             if now < until:

@@ -1,4 +1,4 @@
-"""The store's fake: in memory, for tests of what stands on it."""
+"""The store's fake: in memory, for unit tests."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from gateway.cache.store import CacheDown, Entry, Key
 
 
 class MemoryStore:
-    """Behaves as the real one, which the conformance suite shows. ``down`` makes every call fail."""
+    """Behaves like the real store, as the conformance suite shows. ``down`` makes every call fail."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -15,7 +15,7 @@ class MemoryStore:
         self.down = False
 
     async def get(self, key: Key) -> Entry | None:
-        """Return what is kept and has not run out."""
+        """Return the entry unless it has expired."""
         self._must_be_up()
         entry, until = self._kept.get(key, (None, 0.0))
         return entry if self._clock() < until else None
@@ -29,7 +29,7 @@ class MemoryStore:
         return True
 
     async def ping(self) -> None:
-        """Fail when told to."""
+        """Fail if ``down`` is set."""
         self._must_be_up()
 
     async def close(self) -> None:

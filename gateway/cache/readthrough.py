@@ -1,4 +1,4 @@
-"""Reading through the cache: never below a floor, never slower than its bound, never dependent on it."""
+"""The read-through cache: never below a floor, never slower than its bound, never required."""
 
 import asyncio
 import logging
@@ -12,12 +12,12 @@ from gateway.breaker import Breaker, CircuitOpen
 from gateway.cache.floors import Floors
 from gateway.cache.store import CacheDown, Entry, Key, VersionedStore
 
-#: Above this the cache costs more than it saves.
+#: Above this time the cache costs more than it saves.
 CALL_SECONDS_MAX = 0.05
-#: So many failures in a row open the breaker, for so long on the average.
+#: Failures in a row that open the breaker, and the mean time for which it is open.
 BREAKER_FAILURES = 3
 BREAKER_OPEN_SECONDS = 2.0
-#: No entry may live longer: floors outlive entries, and stand on this.
+#: The longest life of an entry: floors outlive entries.
 TTL_SECONDS_MAX = 60
 #: An older entry can be written late, by a reader slow by at most a minute, and then lives its time.
 FLOOR_SECONDS = 2.0 * TTL_SECONDS_MAX
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
-    """What became of a look into the cache."""
+    """The outcome of a look into the cache."""
 
     HIT = "hit"
     MISS = "miss"
-    #: An entry was there, but the caller has seen newer; or what was seen is not known any more.
+    #: There was an entry, but the caller has seen a newer version, or the floor is no longer known.
     BELOW_FLOOR = "below_floor"
     #: Down, slow, or the breaker was open.
     BYPASS = "bypass"
@@ -38,7 +38,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """What the database says: a rendered thing, its version, and for how long others may be shown it."""
+    """The database's answer: a rendered object, its version, and the time for which it may be cached."""
 
     version: int
     body: bytes
@@ -47,7 +47,7 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An answer. ``age_seconds`` is None where it comes from the database."""
+    """A response. ``age_seconds`` is None if it comes from the database."""
 
     version: int
     body: bytes
@@ -74,9 +74,9 @@ class ReadThrough:
         self._breaker = Breaker(BREAKER_FAILURES, BREAKER_OPEN_SECONDS, _say)
 
     async def read(self, key: Key, load: Load, at_least: int = 0) -> Reading:
-        """Return the thing at a version not below what this caller has seen nor below ``at_least``.
+        """Return the object at a version not below the caller's floor nor below ``at_least``.
 
-        The answer counts as shown from here on. What ``load`` raises goes to the caller.
+        The response counts as shown from here on. Errors of ``load`` go to the caller.
         """
         entry = await self._look(key, at_least)
         if entry is not None:
@@ -84,14 +84,15 @@ class ReadThrough:
             return Reading(entry.version, entry.body, max(0, int(time.time() - entry.stored_at)))
         fresh = await load()
         if fresh.version < (self.floors.of(key) or 0):
-            # Another request of this caller has been shown newer meanwhile: a read begun now sees it too.
+            # Meanwhile another request of this caller was shown a newer version: a read that begins now
+            # returns it, too.
             fresh = await load()
         self.floors.show(key, fresh.version)
         await self.put(key, fresh)
         return Reading(fresh.version, fresh.body, None)
 
     async def put(self, key: Key, fresh: Fresh) -> None:
-        """Offer what is known to be true to all readers; failing is fine."""
+        """Offer a confirmed version to all readers; failure is harmless."""
         entry = Entry(fresh.version, fresh.body, time.time())
         with suppress(CacheDown):
             async with self._bounded():
@@ -112,7 +113,7 @@ class ReadThrough:
             return Outcome.BYPASS, None
         if entry is None:
             return Outcome.MISS, None
-        # Only now, because it may have risen while the store was asked.
+        # Only now, because the floor may have risen during the store's call.
         floor = self.floors.of(key)
         if floor is None or entry.version < max(floor, at_least):
             return Outcome.BELOW_FLOOR, None
@@ -120,7 +121,7 @@ class ReadThrough:
 
     @asynccontextmanager
     async def _bounded(self) -> AsyncIterator[None]:
-        """Bound a call to the store; raise CacheDown where it fails, is slow, or did so too often lately."""
+        """Bound a call to the store; raise CacheDown if it fails, is slow, or did so too often lately."""
         try:
             with self._breaker.call(_is_failure):
                 async with asyncio.timeout(self._call_seconds_max):

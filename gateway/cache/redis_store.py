@@ -1,4 +1,4 @@
-"""Entries in a server that speaks Redis' protocol: Garnet, Valkey or Redis. No Lua: Garnet has it off."""
+"""Entries in a server with Redis' protocol: Garnet, Valkey or Redis. No Lua: Garnet has it off."""
 
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
@@ -7,10 +7,11 @@ from redis.exceptions import RedisError, WatchError
 
 from gateway.cache.store import CacheDown, Entry, Key
 
-#: Of the keys; another form of body takes another number, so that old and new gateways can run side by side.
+#: The version of keys: another format of bodies gets another number, so that old and new gateways can run
+#: side by side.
 _FORMAT = "eshop1"
 CONNECTIONS_MAX = 64
-#: A socket that is silent for longer is given up. Callers bound the whole call besides.
+#: A socket that is silent for longer is dropped. Callers bound the whole call besides.
 SOCKET_SECONDS = 0.5
 _PUT_TRIES_MAX = 3
 
@@ -32,14 +33,14 @@ class RedisStore:
         self._redis = aioredis.Redis.from_pool(pool)
 
     async def get(self, key: Key) -> Entry | None:
-        """Return what is kept, or None; what can't be read counts as nothing."""
+        """Return the entry, or None; an unreadable entry counts as missing."""
         try:
             return _parsed(await self._redis.get(self._name(key)))
         except (RedisError, OSError, TimeoutError) as error:
             raise CacheDown(type(error).__name__) from error
 
     async def put(self, key: Key, entry: Entry, ttl_seconds: int) -> bool:
-        """Keep the entry if it is newer; give up, which is always right, when others keep writing the key."""
+        """Keep the entry if it is newer; give up, which is always right, if others keep writing the key."""
         try:
             for _ in range(_PUT_TRIES_MAX):
                 try:

@@ -1,6 +1,6 @@
-"""What a store of versioned entries promises, whatever keeps them.
+"""The promise of a store of versioned entries, for every implementation.
 
-One conformance suite (`tests/integration/test_cache_stores.py`) holds every implementation to it.
+A conformance suite (`tests/integration/test_cache_stores.py`) runs over each of them.
 """
 
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from urllib.parse import quote
 
 
 class CacheDown(Exception):
-    """The store did not answer, or not as it should. Nothing is lost by going on without it."""
+    """The store did not answer, or not correctly. The caller loses only speed without it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One user's one thing, such as ``("order", user, order_id)``."""
+    """The name of a user's object, such as ``("order", user, order_id)``."""
 
     kind: str
     user_id: str
     entity: str
 
     def text(self) -> str:
-        """Return an unambiguous name: parts are quoted, so that no user id can reach another's entry."""
+        """Return an unambiguous name: parts are quoted, so that no user id can reach another user's entry."""
         return ":".join(quote(part, safe="") for part in (self.kind, self.user_id, self.entity))
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A rendered thing at one version. ``stored_at`` is in seconds since the epoch, for its age only."""
+    """A rendered object at a version. ``stored_at`` is in seconds since the epoch, for the age only."""
 
     version: int
     body: bytes
@@ -38,13 +38,13 @@ class VersionedStore(Protocol):
     """Keeps the newest known version of each key for a while, or forgets it: both are right."""
 
     async def get(self, key: Key) -> Entry | None:
-        """Return what is kept; raise CacheDown."""
+        """Return the entry; raise CacheDown."""
 
     async def put(self, key: Key, entry: Entry, ttl_seconds: int) -> bool:
-        """Keep the entry unless one as new is kept; say whether it was kept. Raise CacheDown."""
+        """Keep the entry unless an equally new entry is there; tell whether it was kept. Raise CacheDown."""
 
     async def ping(self) -> None:
-        """Raise CacheDown where the store does not answer."""
+        """Raise CacheDown if the store does not answer."""
 
     async def close(self) -> None:
         """Let go of connections."""

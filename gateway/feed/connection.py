@@ -1,11 +1,11 @@
-"""One connection's feed: from frames as they happen to come, and history, to the exact sequence.
+"""A connection's feed: from frames in any order, and history, to the exact sequence.
 
-The hub offers frames from the moment the feed is attached; they are kept until `run` has sent what history
-has. After that only the next number of a stream goes out: a lower one is dropped, a higher one makes it read
-history.
+The hub offers frames from the moment the feed is attached; they are kept until `run` has sent the history.
+After that only the next number of a stream goes out: a lower number is dropped, a higher number starts a read
+of the history.
 
-A stream joins once its head is known: with it a cursor is checked, and a time is turned into a number. Until
-then the other stream goes on alone, and the joining one loses nothing, because history has its frames.
+A stream joins after its head is known: the head checks a cursor, and turns a time into a number. Until then
+the other stream goes on alone, and the joining stream loses nothing, because history has its frames.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from gateway.feed.history import History, number_before
 from gateway.http.problems import Problem
 from gateway.metrics import Metrics
 
-#: Frames that wait for a slow client. One more ends the connection.
+#: Frames that wait for a slow client. A further frame ends the connection.
 QUEUE_MAX = 1_000
 #: For how long the client's socket may refuse a single frame.
 SEND_SECONDS_MAX = 10.0
@@ -37,7 +37,7 @@ class End(Enum):
 
 
 class Feed:
-    """A user's frames on their way to one connection. ``shown`` hears of each one that was sent."""
+    """A user's frames on their way to a connection. ``shown`` is called with each frame that was sent."""
 
     def __init__(
         self, user_id: str, history: History, metrics: Metrics, shown: Callable[[str, Frame], None]
@@ -48,7 +48,7 @@ class Feed:
         self._shown = shown
         self._queue: deque[Frame] = deque()
         self._position = Position()
-        #: How far each stream is known to reach, and those whose head was told since we last tried to join.
+        #: The known head of each stream, and streams with a new head since the last attempt to join.
         self._heads = dict.fromkeys(Stream, 0)
         self._joinable: set[Stream] = set()
         self._joined: set[Stream] = set()
@@ -65,7 +65,7 @@ class Feed:
         self._wake.set()
 
     def notice_head(self, stream: Stream, head_feed_number: int) -> None:
-        """Learn how far a stream reaches now: what is missing is read from history."""
+        """Note the head of a stream: missing frames are read from history."""
         self._heads[stream] = max(head_feed_number, self._heads[stream])
         if stream not in self._joined:
             self._joinable.add(stream)
@@ -101,7 +101,7 @@ class Feed:
         return self._end
 
     async def _join(self, stream: Stream) -> None:
-        """Find the number a stream starts after, if its head was told; else the next head will do."""
+        """Find the number after which a stream starts, if its head is known; else wait for the next head."""
         if stream not in self._joinable or self._end is not None:
             return
         self._joinable.discard(stream)
@@ -164,7 +164,7 @@ class Feed:
 
     @asynccontextmanager
     async def _until_end(self, seconds_max: float | None = None) -> AsyncIterator[None]:
-        """Let the body wait until the feed is ended, or for so long; raise TimeoutError then."""
+        """Let the body wait until the feed is ended, or for the time given; raise TimeoutError then."""
         try:
             async with asyncio.timeout(seconds_max) as self._waiting:
                 yield

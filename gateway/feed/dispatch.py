@@ -9,14 +9,14 @@ from gateway.metrics import Metrics
 
 
 class EventDispatch:
-    """Makes a frame of each event and offers it to the hub. An event that is shown to nobody has no frame."""
+    """Makes a frame of each event and offers it to the hub. Events without a frame are for no client."""
 
     def __init__(self, hub: Hub, metrics: Metrics) -> None:
         self._hub = hub
         self._metrics = metrics
 
     def handle(self, message: Message) -> None:
-        """Dispatch one event. Measures the time since its commit if its user has a feed open here."""
+        """Dispatch an event. Measures the time since its commit if its user has a feed open here."""
         frame = frames.of_event(message)
         if frame is None:
             return

@@ -1,4 +1,4 @@
-"""Reading both event topics: every gateway reads all of them, from the end, without a group.
+"""The reader of the event topics: every gateway reads all of them, from the end, without a group.
 
 It never stops trying. After an outage of Kafka, feeds read the history (`gateway/feed/reconcile.py`).
 """
@@ -16,21 +16,21 @@ from eshop.contracts.messages import Message, Origin, decode
 from eshop.kafka.record_batches import tolerate_unreadable
 from gateway.metrics import Metrics
 
-#: So many are handed on before others get their turn on the loop.
+#: Records that are handled before other tasks get a turn on the event loop.
 RECORDS_PER_TURN_MAX = 200
 POLL_MS = 1_000
 REQUEST_MS = 10_000
 START_SECONDS_MAX = 15.0
 BACKOFF_SECONDS_MIN = 0.25
 BACKOFF_SECONDS_MAX = 5.0
-#: New partitions are found after this.
+#: New partitions are found after this time.
 METADATA_AGE_MS = 30_000
 
 logger = logging.getLogger(__name__)
 
 
 class Events:
-    """The consumer and its life. ``attached`` is told True once reading has begun, False when it broke."""
+    """The consumer. ``attached`` is called with True when reading begins, with False when it fails."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Events:
             pause_seconds = min(2 * pause_seconds, BACKOFF_SECONDS_MAX)
 
     async def check(self) -> None:
-        """Ask the broker for a sign of life; raise where there is none, or where we aren't reading."""
+        """Ask the broker for a sign of life; raise if there is none, or if nothing is being read."""
         if self._consumer is None:
             raise ConnectionError("not attached")
         partition = next(iter(self._consumer.assignment()))
@@ -107,12 +107,12 @@ class Events:
         try:
             message = decode(origin, record.key, record.value, record.headers)
         except UndecodableMessage as error:
-            # The services park it. There is nothing to keep here: a gap it makes is filled from history.
+            # The services park the message. Feeds fill its gap from history.
             self._metrics.undecodable.inc()
             logger.warning("passed over %s: %s", origin, str(error)[:200])
             return
         if isinstance(message.body, UnknownEvent):
-            # A newer service sends it. What it means for a feed comes from history.
+            # A newer service has sent the message. Feeds get its change from history.
             self._metrics.unknown_types.inc()
         self._handle(message)
 

@@ -1,4 +1,4 @@
-"""What travels on a feed: frames of the two streams, from events and from history alike, and the cursor."""
+"""The content of a feed: frames of the two streams, from events and from history alike, and the cursor."""
 
 import re
 from dataclasses import dataclass, replace
@@ -26,9 +26,9 @@ class Stream(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """A time, in milliseconds since the epoch, from which on a reader wants a stream.
+    """A time, in milliseconds since the epoch, from which a reader wants a stream.
 
-    It stands for the feed number that its service could not tell when the feed was opened.
+    It replaces the feed number that the service could not tell when the feed was opened.
     """
 
     at_ms: int
@@ -43,7 +43,7 @@ class Since:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a reader is in both streams: the last feed numbers it has. 0: nothing yet."""
+    """A reader's position in both streams: the last feed numbers. 0: no frame yet."""
 
     orders: int | Since = 0
     wallet: int | Since = 0
@@ -61,7 +61,7 @@ class Position:
         return f"{self.orders}.{self.wallet}"
 
     def of(self, stream: Stream) -> int | Since:
-        """Return the last feed number of a stream, or the time that stands for it."""
+        """Return the last feed number of a stream, or the time in its place."""
         return self.orders if stream is Stream.ORDERS else self.wallet
 
     def at(self, stream: Stream, feed_number: int) -> Self:
@@ -75,7 +75,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One change of a user's things. ``entity`` is the order's id, or "" for the wallet."""
+    """A change of a user's order or wallet. ``entity`` is the order's id, or "" for the wallet."""
 
     stream: Stream
     feed_number: int
@@ -84,7 +84,7 @@ class Frame:
     fields: dict[str, Any]
 
     def render(self, position: Position) -> str:
-        """Return the JSON for a reader who is at ``position`` once it has this frame."""
+        """Return the JSON for a reader who is at ``position`` after this frame."""
         head = {"id": position.text(), "stream": self.stream.value, "seq": self.feed_number}
         return orjson.dumps({**head, **self.fields}).decode()
 
@@ -94,7 +94,7 @@ def _mark(text: str) -> int | Since:
 
 
 def hello(position: Position) -> str:
-    """Return the first frame of a connection: where it starts."""
+    """Return the first frame of a connection: its start."""
     return orjson.dumps({"id": position.text(), "type": "hello", "cursor": position.text()}).decode()
 
 

@@ -1,4 +1,4 @@
-"""A user's feed as Postgres has it: what the topics' events are checked against and filled up from."""
+"""A user's feed in Postgres: the reference for the topics' events, and the source of missing frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ PAGE_MAX = 500
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Frames in order, right after the number asked from, and the stream's last number then."""
+    """Frames in order, right after the requested number, and the stream's head at the time."""
 
     frames: Sequence[Frame]
     head_feed_number: int
 
 
 class History(Protocol):
-    """What a feed needs of Postgres. Failures are raised as Problems."""
+    """The history of feeds. Failures are raised as Problems."""
 
     async def read(self, stream: Stream, user_id: str, after_feed_number: int) -> Page:
         """Return the first frames after a number."""

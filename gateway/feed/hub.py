@@ -1,4 +1,4 @@
-"""The feed hub: which feeds are open here, and every event to those of its own user.
+"""The feed hub: the open feeds of this gateway, and the dispatch of every event to its user's feeds.
 
 See docs/adr/0010-what-a-gateway-shows.md.
 """
@@ -77,7 +77,7 @@ class Hub:
         return user_id in self._feeds
 
     def users(self) -> list[str]:
-        """Return who has a feed open here."""
+        """Return the users with a feed open here."""
         return list(self._feeds)
 
     def notice_head(self, user_id: str, stream: Stream, head_feed_number: int) -> None:

@@ -1,4 +1,4 @@
-"""Where a new feed starts: at the heads of both streams, or of the one whose service answers.
+"""The start of a new feed: the heads of both streams, or of the stream whose service answers.
 
 See docs/adr/0021-a-gateway-that-can-serve-something-is-ready.md.
 """
@@ -14,12 +14,12 @@ from gateway.http.problems import Problem
 #: How long a feed is not opened because of the slower of the two services.
 SLOWER_SECONDS_MAX = 2.0
 CANCEL_SECONDS_MAX = 0.5
-#: The services' clocks may be so far behind ours. A stream that joins late can begin with so old frames.
+#: The largest delay of the services' clocks. A stream that joins late can begin with frames of this age.
 SKEW_SECONDS_MAX = 5
 
 
 async def known_heads(history: History, user_id: str) -> dict[Stream, int]:
-    """Return the last number of each stream whose service answers; raise the Problem if neither does."""
+    """Return the head of each stream whose service answers; raise the Problem if neither does."""
     loop = asyncio.get_running_loop()
     asked = {asyncio.create_task(history.heads(stream, [user_id])): stream for stream in Stream}
     heads: dict[Stream, int] = {}
@@ -46,10 +46,10 @@ async def known_heads(history: History, user_id: str) -> dict[Stream, int]:
 
 
 def position_now(heads: dict[Stream, int]) -> Position:
-    """Return where a feed without a cursor starts: what happens from now on is after it in both streams.
+    """Return the position of a feed without a cursor: later changes are after it in both streams.
 
-    A stream whose head is not known starts at a time, which is turned into a number later. The head of that
-    later moment would be wrong: what happened in between would be skipped.
+    A stream without a known head starts at a time, which is turned into a number later. The later head would
+    be wrong: changes in between would be skipped.
     """
     since = Since(int((time.time() - SKEW_SECONDS_MAX) * 1000))
     return Position(heads.get(Stream.ORDERS, since), heads.get(Stream.WALLET, since))

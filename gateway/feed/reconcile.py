@@ -1,6 +1,6 @@
-"""Comparing open feeds with Postgres: after every new attachment to Kafka, and slowly always.
+"""Compares open feeds with Postgres: after every new attachment to Kafka, and at a slow pace always.
 
-The slow sweep is the safety net for what no reader can notice, such as a topic that lost its tail.
+The slow sweep is the safety net for losses that no reader can notice, such as a topic without its tail.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class FeedReconciler:
-    """The task that tells feeds how far their streams reach."""
+    """The task that tells feeds the heads of their streams."""
 
     def __init__(self, hub: Hub, history: History, sweep_seconds: float = SWEEP_SECONDS) -> None:
         self._hub = hub
@@ -33,7 +33,7 @@ class FeedReconciler:
         self._soon.set()
 
     async def run(self) -> None:
-        """Sweep until cancelled; a sweep that fails is made again."""
+        """Sweep until cancelled; a failed sweep is repeated."""
         pause_seconds = self._sweep_seconds
         while True:
             try:
@@ -51,7 +51,7 @@ class FeedReconciler:
                 logger.exception("a sweep failed")
 
     async def sweep(self) -> None:
-        """Ask for the heads of everyone who has a feed open here; raise Problem, after the other stream."""
+        """Read the heads of all users with a feed open here; raise Problem, after the other stream."""
         watched = self._hub.users()
         swept = await asyncio.gather(
             *(self._sweep(stream, watched) for stream in Stream), return_exceptions=True

@@ -1,4 +1,4 @@
-"""Reading a JSON body: bounded in size, time and depth, and exactly one object."""
+"""Reads a JSON body: bounded in size, time and depth, and exactly one object."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ async def must_be_empty(request: web.Request) -> None:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse strictly: UTF-8, one object, no name twice, no NaN, nothing after it; raise a 400 Problem."""
+    """Parse strictly: UTF-8, one object, no duplicate name, no NaN, nothing after it; raise a 400 Problem."""
     try:
         parsed = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -108,5 +108,5 @@ def _children(node: object) -> list[object]:
 
 def _pointer(location: tuple[int | str, ...]) -> str:
     parts = (str(part).replace("~", "~0").replace("/", "~1") for part in location)
-    # A name may hold what UTF-8 can't: the answer must still be rendered.
+    # A name may hold characters that UTF-8 can't: the response must still be rendered.
     return "".join(f"/{part}" for part in parts).encode(errors="replace").decode()

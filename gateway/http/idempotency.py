@@ -20,9 +20,9 @@ _ESCAPED = re.compile(r"\\(.)")
 
 
 def key_of(request: web.BaseRequest, *, required: bool = False) -> str:
-    """Return the key, or "" for none; raise a 400 Problem where it is malformed, or required and missing.
+    """Return the key, or "" for none; raise a 400 Problem if it is malformed, or required and missing.
 
-    The draft's quoted form (draft-ietf-httpapi-idempotency-key-header) and the bare one name the same key.
+    The draft's quoted form (draft-ietf-httpapi-idempotency-key-header) and the bare form name the same key.
     """
     values = request.headers.getall(KEY_HEADER, [])
     if not values:

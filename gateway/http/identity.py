@@ -1,4 +1,4 @@
-"""Who is asking. In header mode whoever reaches this port is believed: see `LOUD_WARNING`."""
+"""Identity of the user. In header mode every caller of this port is believed: see `LOUD_WARNING`."""
 
 import re
 
@@ -7,7 +7,7 @@ from aiohttp import web
 from gateway.http.problems import Problem
 
 USER_HEADER = "X-User-Id"
-#: A browser can't set headers on a WebSocket, so this query parameter stands in on that one route.
+#: A browser can't set headers on a WebSocket: on this route a query parameter replaces the header.
 SOCKET_QUERY = "user"
 LOUD_WARNING = (
     "ESHOP_AUTH=header: the header X-User-Id names the user and NOBODY CHECKS IT. For development, or behind "
@@ -19,7 +19,7 @@ _USER = re.compile(r"[!-+\--~]{1,128}")
 
 
 def user_of(request: web.BaseRequest) -> str:
-    """Return the user; raise the 401 Problem where none is named, two are, or the name is malformed."""
+    """Return the user; raise the 401 Problem if none is named, two are, or the name is malformed."""
     return _only(request.headers.getall(USER_HEADER, []))
 
 

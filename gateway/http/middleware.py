@@ -1,4 +1,4 @@
-"""What every request goes through: trace, problems for everything that goes wrong, one log line, metrics."""
+"""The middleware of every request: trace, problems for all failures, one log line, metrics."""
 
 import logging
 import time
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @web.middleware
 async def observed(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer, whatever happens below, and say so in one line without a query string."""
+    """Respond, whatever happens below, and log the request in one line without its query string."""
     trace = request[TRACE] = trace_of(request)
     began = time.perf_counter()
     status = 499
@@ -37,7 +37,7 @@ async def observed(request: web.Request, handler: Handler) -> web.StreamResponse
             response.force_close()
         response.headers[REQUEST_ID_HEADER] = trace.correlation_id
         response.headers["X-Content-Type-Options"] = "nosniff"
-        # Instead of the versions of what it is built with.
+        # In place of the versions of aiohttp and Python.
         response.headers["Server"] = "eshop"
     return response
 
@@ -54,7 +54,7 @@ async def _answered(request: web.Request, handler: Handler, trace_id: str) -> we
     except web.HTTPRequestEntityTooLarge:
         return to_response(Problem("body-too-large"), trace_id)
     except web.HTTPException as error:
-        # aiohttp's own, such as a WebSocket handshake that isn't one.
+        # aiohttp's own, such as a malformed WebSocket handshake.
         return to_response(Problem("bad-request" if error.status < 500 else "internal"), trace_id)
     except Exception:
         logger.exception("a request failed, trace %s", trace_id)

@@ -1,4 +1,4 @@
-"""What clients may send: strict models without coercion, and without fields nobody may set."""
+"""The bodies of requests: strict models without coercion and without additional fields."""
 
 from contextlib import suppress
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-#: The most one order or one top-up may be worth, in minor units.
+#: The largest amount of an order or a top-up, in minor units.
 AMOUNT_MINOR_MAX = 1_000_000_000
 DESCRIPTION_CHARACTERS_MAX = 500
 REFERENCE_CHARACTERS_MAX = 255
@@ -59,7 +59,7 @@ class ItemFields(Fields):
 
 
 class OrderFields(Fields):
-    """Placing an order. Where it has items, their sum is the amount."""
+    """A new order. If there are items, their sum is the amount."""
 
     amount_minor: AmountMinor
     currency: Currency | None = None

@@ -1,4 +1,4 @@
-"""Every refusal a client can get, as RFC 9457 problem details: the one table of codes and statuses."""
+"""Every refusal of the gateway, as RFC 9457 problem details: the table of codes and statuses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from aiohttp import web
 CONTENT_TYPE = "application/problem+json"
 #: Stable, and not meant to be fetched.
 TYPE_PREFIX = "urn:eshop:problem:"
-#: What a client is told to wait before it tries again.
+#: The waiting time before a client tries again.
 RETRY_AFTER_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A row of the table: what every problem of one code has in common."""
+    """A row of the table: the common part of all problems of a code."""
 
     status: int
     title: str
     retry: bool = False
 
 
-#: By ``code``. Those a service may refuse with have the service's own code.
+#: By ``code``. A service's refusal has the service's own code.
 KINDS: Mapping[str, Kind] = {
     "malformed-body": Kind(400, "The body is not one JSON object"),
     "bad-request": Kind(400, "The request is malformed"),
@@ -58,7 +58,7 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """One thing wrong with a body: where, as a JSON pointer, and what."""
+    """A flaw of a body: its place, as a JSON pointer, and a message."""
 
     pointer: str
     message: str
@@ -82,18 +82,18 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
     def again(self) -> "Problem":
-        """Return an equal one, for another caller: an exception is raised once."""
+        """Return an equal Problem, for another caller: an exception is raised once."""
         return Problem(self.code, self.detail, self.flaws, self.headers)
 
 
 def refused(code: str, detail: str, *, replayed: bool = False) -> Problem:
-    """Return the problem for a service's refusal; a code that is not in the table becomes a conflict."""
+    """Return the problem for a service's refusal; a code without a row becomes a conflict."""
     headers = {"Idempotency-Replayed": "true"} if replayed else {}
     return Problem(code if code in KINDS else "conflict", detail, headers=headers)
 
 
 def to_response(problem: Problem, trace_id: str) -> web.Response:
-    """Render the problem. A 401 has the same body always, so it carries no trace."""
+    """Render the problem. A 401 always has the same body, so it carries no trace."""
     document: dict[str, object] = {
         "type": TYPE_PREFIX + problem.code,
         "title": problem.kind.title,

@@ -1,4 +1,4 @@
-"""What stands in a query string or a condition: pages, filters, waits, ETags."""
+"""Query strings and conditions: pages, filters, waits, ETags."""
 
 import base64
 import binascii
@@ -25,7 +25,7 @@ _PREFER_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """What page of a user's things, newest first, is asked for. ``before_feed_number`` 0: the first."""
+    """A page of a user's objects, newest first. ``before_feed_number`` 0: the first page."""
 
     limit: int
     before_feed_number: int
@@ -33,7 +33,7 @@ class PageQuery:
 
 @dataclass(frozen=True, slots=True)
 class OrderFilter:
-    """Which of a user's orders are asked for; "" and None: all."""
+    """A filter of a user's orders; "" and None match all."""
 
     status: str
     created_after: datetime | None
@@ -48,7 +48,7 @@ def page_query(request: web.BaseRequest) -> PageQuery:
 
 
 def order_filter(request: web.BaseRequest) -> OrderFilter:
-    """Read what else the query of the list of orders may say; raise a 400 Problem."""
+    """Read the filter of the list of orders; raise a 400 Problem."""
     query = request.query
     status = query.get("status", "")
     if "status" in query and status not in STATUSES:
@@ -61,7 +61,7 @@ def order_filter(request: web.BaseRequest) -> OrderFilter:
 
 
 def cursor_text(before_feed_number: int) -> str:
-    """Return the opaque cursor of the page that starts before a number: of a creation, or of a change."""
+    """Return the opaque cursor of the page that starts before a feed number."""
     return base64.urlsafe_b64encode(b"before=%d" % before_feed_number).decode().rstrip("=")
 
 
@@ -71,7 +71,7 @@ def wait_query(request: web.BaseRequest) -> int:
 
 
 def wait_preferred(request: web.BaseRequest) -> int:
-    """Return the seconds of ``Prefer: wait=N`` (RFC 7240), at most what is allowed; 0 for none."""
+    """Return the seconds of ``Prefer: wait=N`` (RFC 7240), bounded; 0 for none."""
     match = _PREFER_WAIT.search(",".join(request.headers.getall("Prefer", [])))
     return min(int(match[1]), WAIT_SECONDS_MAX) if match else 0
 
@@ -83,23 +83,23 @@ def etag(version: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What ``If-None-Match`` says: versions the reader has, or that any will do."""
+    """The content of ``If-None-Match``: the reader's versions, or any version."""
 
     versions: frozenset[int]
     any: bool = False
 
     @property
     def floor(self) -> int:
-        """The newest version the reader has: no older one may be given."""
+        """The reader's newest version: no older version may be returned."""
         return max(self.versions, default=0)
 
     def met_by(self, version: int) -> bool:
-        """Say whether the reader has this version already."""
+        """Tell whether the reader has this version already."""
         return self.any or version in self.versions
 
 
 def condition_of(request: web.BaseRequest) -> Condition:
-    """Read ``If-None-Match``; tags that aren't ours match nothing."""
+    """Read ``If-None-Match``; foreign tags match nothing."""
     header = ",".join(request.headers.getall("If-None-Match", []))
     if header.strip() == "*":
         return Condition(frozenset(), any=True)

@@ -1,4 +1,4 @@
-"""What the routes have in common: the context a service is called with, and the forms of answers."""
+"""The common parts of the routes: the context of a call, and the forms of responses."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,12 +13,12 @@ from gateway.http.idempotency import REPLAYED_HEADER, fingerprint, key_of
 from gateway.http.queries import Condition, cursor_text, etag
 
 BASE = "/api/v1"
-#: Of an answer about one user's things: nobody may keep it for others, or show it again unasked.
+#: For a response about a user's objects: no cache may keep it for others, or reuse it without validation.
 _PRIVATE = {"Cache-Control": "private, no-cache"}
 
 
 def context_of(request: web.Request, user_id: str, body: object) -> RequestContext:
-    """Return who asks and why, for a POST; raise a 400 Problem where its Idempotency-Key is malformed."""
+    """Return the context of a POST; raise a 400 Problem if its Idempotency-Key is malformed."""
     context = keyless_context(request, user_id)
     if key := idempotency_key(request):
         context.idempotency_key = key
@@ -27,7 +27,7 @@ def context_of(request: web.Request, user_id: str, body: object) -> RequestConte
 
 
 def keyless_context(request: web.Request, user_id: str) -> RequestContext:
-    """Return who asks and why, for what is idempotent by itself."""
+    """Return the context of an idempotent request."""
     trace = request[TRACE]
     return RequestContext(user_id=user_id, correlation_id=trace.correlation_id, traceparent=trace.traceparent)
 
@@ -40,7 +40,7 @@ def idempotency_key(request: web.Request) -> str:
 def created(
     document: object, headers: Mapping[str, str], *, replayed: bool, status: int = 201
 ) -> web.Response:
-    """Return what a POST has made. ``replayed``: an earlier request with the same key did."""
+    """Return the result of a POST. ``replayed``: of an earlier request with the same key."""
     replay = {REPLAYED_HEADER: "true"} if replayed else {}
     return json_response(document, status=status, headers={**headers, **replay})
 
@@ -58,12 +58,12 @@ def json_response(
 
 
 def no_content() -> web.Response:
-    """Say that it is done, and that there is nothing to show."""
+    """Return an empty success."""
     return web.Response(status=204, headers=_PRIVATE)
 
 
 def page_answer(request: web.Request, items: Sequence[object], next_feed_number: int) -> web.Response:
-    """Return a page of a list, and where the next one is; ``next_feed_number`` 0: nowhere."""
+    """Return a page of a list with a link to the next page; ``next_feed_number`` 0: no next page."""
     next_cursor = cursor_text(next_feed_number) if next_feed_number else None
     headers = {}
     if next_cursor is not None:
@@ -73,7 +73,7 @@ def page_answer(request: web.Request, items: Sequence[object], next_feed_number:
 
 
 def versioned(reading: Reading, condition: Condition) -> web.Response:
-    """Return a thing with its ETag, or 304 to who has it; ``Age`` where it comes from the cache."""
+    """Return an object with its ETag, or 304 if the reader has it; ``Age`` if it comes from the cache."""
     headers = {**_PRIVATE, "ETag": etag(reading.version)}
     if reading.age_seconds is not None:
         headers["Age"] = str(reading.age_seconds)

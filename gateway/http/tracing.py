@@ -1,4 +1,4 @@
-"""Who asked what, for logs and messages: W3C trace context and the correlation id of a request."""
+"""Tracing: W3C trace context and the correlation id of a request, for logs and messages."""
 
 import re
 import secrets
@@ -16,7 +16,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The trace a request belongs to, with a span of our own in it, and its correlation id."""
+    """The trace of a request, with a span of the gateway in it, and the correlation id."""
 
     trace_id: str
     traceparent: str
@@ -24,7 +24,7 @@ class Trace:
 
 
 def trace_of(request: web.BaseRequest) -> Trace:
-    """Take the caller's trace where it is valid, or begin one; the same for the request id."""
+    """Take the caller's trace if it is valid, or begin a trace; the same for the request id."""
     trace_id, flags = _caller_trace(request.headers.get(TRACEPARENT_HEADER, ""))
     request_id = request.headers.get(REQUEST_ID_HEADER, "")
     return Trace(

@@ -16,7 +16,7 @@ FINISHED = "FINISHED"
 CANCELLED = "CANCELLED"
 STATUSES = (NEW, FINISHED, CANCELLED)
 
-#: How long a gateway that heard of no change may show a copy: the sooner a thing changes, the shorter.
+#: The time for which a gateway without news may show a copy: the sooner an object changes, the shorter.
 ORDER_TTL_SECONDS: Mapping[str, int] = MappingProxyType({NEW: 1, FINISHED: 10, CANCELLED: 60})
 ACCOUNT_TTL_SECONDS = 10
 
@@ -32,7 +32,7 @@ def stamp_text(stamp: Timestamp) -> str:
 
 
 def order_view(order: orders_v1_pb2.Order) -> dict[str, Any]:
-    """Return an order as a client sees it."""
+    """Return an order in its public form."""
     return {
         "order_id": order.order_id,
         "status": order.status,
@@ -62,12 +62,12 @@ def fresh_order(order: orders_v1_pb2.Order) -> Fresh:
 
 
 def wallet_view(balance_minor: int, currency: str, version: int) -> dict[str, Any]:
-    """Return what the feed tells of a wallet, and an account at least."""
+    """Return the common part of an account and the feed's wallet frames."""
     return {"balance_minor": balance_minor, "currency": currency, "version": version}
 
 
 def account_view(account: payments_v1_pb2.Account) -> dict[str, Any]:
-    """Return an account as its owner sees it; ``frozen`` is there only where it is true."""
+    """Return an account in its public form; ``frozen`` is there only if true."""
     view = wallet_view(account.balance_minor, account.currency, account.version)
     return view | {"frozen": True} if account.frozen else view
 

@@ -1,4 +1,4 @@
-"""The user's account: opening and closing it, its balance, money from outside, its statement."""
+"""The user's account: opening and closing, balance, top-ups, statement."""
 
 from aiohttp import web
 
@@ -27,7 +27,7 @@ routes = web.RouteTableDef()
 
 @routes.post(f"{BASE}/accounts")
 async def open_account(request: web.Request) -> web.Response:
-    """Open the user's only account: 201 with its Location; 409 where there is one."""
+    """Open the user's only account: 201 with its Location; 409 if there is an account."""
     user_id = user_of(request)
     idempotency_key(request)
     body = await read_object(request)
@@ -68,9 +68,9 @@ async def top_up(request: web.Request) -> web.Response:
 
 @routes.delete(f"{BASE}/accounts/me")
 async def close_account(request: web.Request) -> web.Response:
-    """Close the account: 204; 404 where there is none; 409 where it holds money or an order is NEW.
+    """Close the account: 204; 404 without an account; 409 with money in it or a NEW order.
 
-    There is no Idempotency-Key: who asks again gets 404, and then the account is as it should be.
+    There is no Idempotency-Key: a repeated request gets 404, and the account is as it should be.
     """
     user_id = user_of(request)
     await must_be_empty(request)
@@ -78,15 +78,15 @@ async def close_account(request: web.Request) -> web.Response:
     upstream = request.app[UPSTREAM]
     asked = pb.CloseAccountRequest(context=keyless_context(request, user_id))
     account = _account(await upstream.call("payments.CloseAccount", upstream.payments.CloseAccount, asked))
-    # Closing is the wallet's newest version, so no copy of the open account is shown here any more. A
-    # gateway that hears of it late may show one, for as long as a copy lives.
+    # The closing is the wallet's newest version, so no copy of the open account is shown here any more.
+    # Another gateway may show a copy until its news arrives, at most for a copy's life.
     request.app[CACHED_READS].show_wallet(user_id, account.version)
     return no_content()
 
 
 @routes.get(f"{BASE}/accounts/me/transfers")
 async def list_transfers(request: web.Request) -> web.Response:
-    """List what moved in the user's wallet, newest first, page by page. Never from the cache."""
+    """List the transfers in the user's wallet, newest first, page by page. Never from the cache."""
     user_id = user_of(request)
     page = page_query(request)
     upstream = request.app[UPSTREAM]
@@ -100,10 +100,10 @@ async def list_transfers(request: web.Request) -> web.Response:
 
 
 async def _must_be_unused(request: web.Request, user_id: str) -> None:
-    """Raise the 409 Problem where an order of the user's waits for its payment.
+    """Raise the 409 Problem if an order of the user waits for its payment.
 
-    One that is placed right after this look does no harm: payments decides it after the closing, and an
-    order that reaches a closed account is refused with no_account.
+    An order that is placed right after this check does no harm: payments decides it after the closing, and
+    refuses an order at a closed account with no_account.
     """
     upstream = request.app[UPSTREAM]
     asked = orders_v1_pb2.ListOrdersRequest(user_id=user_id, limit=1, status=NEW)
@@ -115,7 +115,7 @@ async def _must_be_unused(request: web.Request, user_id: str) -> None:
 async def _answer(request: web.Request, result: pb.AccountResult, headers: dict[str, str]) -> web.Response:
     account, reads = _account(result), request.app[CACHED_READS]
     if result.replayed:
-        # As it was the first time: true of then, and nothing for the next readers.
+        # As at the first time: right for then, and not offered to later readers.
         reads.show_wallet(account.user_id, account.version)
     else:
         await reads.show_account(account)

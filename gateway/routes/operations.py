@@ -1,4 +1,4 @@
-"""What operators ask: is it alive, has it started, is it ready, what are its numbers."""
+"""The operators' routes: live, started, ready, metrics."""
 
 from aiohttp import web
 
@@ -16,14 +16,14 @@ async def live(request: web.Request) -> web.Response:
 
 @routes.get("/health/started")
 async def started(request: web.Request) -> web.Response:
-    """Say whether every dependency has answered once: for who starts things in order. It stays true."""
+    """Tell whether every dependency has answered once: for starts in order. It stays true."""
     health = request.app[HEALTH]
     return _health(request, "started" if health.is_started else "not started", ok=health.is_started)
 
 
 @routes.get("/health/ready")
 async def ready(request: web.Request) -> web.Response:
-    """Say whether to send requests here, and in ``checks`` what is missing, which does not decide."""
+    """Tell whether to send requests here; ``checks`` names missing dependencies, which do not decide."""
     health = request.app[HEALTH]
     status = "ready" if health.is_ready else "stopping" if health.is_stopping else "not ready"
     return _health(request, status, ok=health.is_ready)
@@ -38,5 +38,5 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 def _health(request: web.Request, status: str, *, ok: bool) -> web.Response:
-    """Return what health is asked for, in the form that the workers have too."""
+    """Return the health response, in the workers' form."""
     return json_response({"status": status, "checks": request.app[HEALTH].answers}, status=200 if ok else 503)

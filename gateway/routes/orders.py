@@ -30,7 +30,7 @@ _ORDER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @routes.post(f"{BASE}/orders")
 async def place_order(request: web.Request) -> web.Response:
-    """Place an order: 201 and NEW; with ``Prefer: wait=N`` its outcome, or 202 when that takes longer."""
+    """Place an order: 201 and NEW; with ``Prefer: wait=N`` the outcome, or 202 if it takes longer."""
     user_id = user_of(request)
     idempotency_key(request)
     body = await read_object(request)
@@ -72,7 +72,7 @@ async def list_orders(request: web.Request) -> web.Response:
     reads = request.app[CACHED_READS]
     page = await upstream.call("orders.ListOrders", upstream.orders.ListOrders, asked)
     if any(order.version < reads.shown_version(user_id, order.order_id) for order in page.orders):
-        # The user has seen newer while this was read: a read begun now sees it too.
+        # The user was shown a newer version during the read: a read that begins now returns it, too.
         page = await upstream.call("orders.ListOrders", upstream.orders.ListOrders, asked)
     for order in page.orders:
         reads.show_order(order)
@@ -81,7 +81,7 @@ async def list_orders(request: web.Request) -> web.Response:
 
 @routes.get(f"{BASE}/orders/{{order_id}}/events")
 async def order_events(request: web.Request) -> web.Response:
-    """Show what happened to an order, in order of time, with the milliseconds between."""
+    """Show the steps of an order, in order of time, with the milliseconds between."""
     user_id = user_of(request)
     order_id = _order_id(request)
     await request.app[CACHED_READS].order_now(user_id, order_id)  # or 404: nobody sees another's
@@ -93,7 +93,7 @@ async def order_events(request: web.Request) -> web.Response:
 
 @routes.post(f"{BASE}/orders/{{order_id}}/cancel")
 async def cancel_order(request: web.Request) -> web.Response:
-    """Ask for an order's end: 202, the outcome comes by the feed; 200 where it is cancelled already."""
+    """Request a cancellation: 202, the outcome comes by the feed; 200 for a cancelled order."""
     user_id = user_of(request)
     idempotency_key(request)
     order_id = _order_id(request)
@@ -118,7 +118,7 @@ async def _outcome(
     floor: int = 0,
     made: pb.Order | None = None,
 ) -> pb.Order:
-    """Wait for the order's outcome; ``floor`` is the version that the reader brings."""
+    """Wait for the order's outcome; ``floor`` is the reader's version."""
     reads = request.app[CACHED_READS]
     return await request.app[ORDER_WAITER].outcome(
         order_id,
@@ -130,7 +130,7 @@ async def _outcome(
 
 
 def _order_id(request: web.Request) -> str:
-    """Return the id in the path; raise the 404 Problem, the same as for another's, where it is malformed."""
+    """Return the id in the path; raise the 404 Problem of an unknown order if it is malformed."""
     order_id = request.match_info["order_id"]
     if not _ORDER_ID.fullmatch(order_id):
         raise Problem("not-found")

@@ -1,7 +1,7 @@
-"""The feed over a WebSocket: its handshake, its two directions, and how it ends.
+"""The feed over a WebSocket: its handshake, its two directions, and its end.
 
 Closing codes: 1013 "reconnect and resume from your last id" (too slow, or history could not be read), 1001
-this gateway is going away (do the same), 1003 a binary message, 1009 a message over `MESSAGE_BYTES_MAX`.
+this gateway is stopping (do the same), 1003 a binary message, 1009 a message over `MESSAGE_BYTES_MAX`.
 """
 
 import asyncio
@@ -20,15 +20,16 @@ from gateway.http.identity import user_of_socket
 from gateway.http.problems import Problem
 from gateway.http.responses import BASE
 
-#: A ping this often; a client that doesn't answer within half of it is gone.
+#: The interval of pings; a client that doesn't answer within half of it is gone.
 HEARTBEAT_SECONDS = 20.0
 #: Clients have nothing to say. Text is read and forgotten.
 MESSAGE_BYTES_MAX = 1024
 #: How long a client may take to answer our close.
 CLOSE_SECONDS_MAX = 2.0
-#: How often a socket that was ended by its heartbeat, or within a read, is noticed if its tasks are stuck.
+#: The interval at which the end of a socket, by its heartbeat or within a read, is noticed if its tasks are
+#: stuck.
 WATCH_SECONDS = 5.0
-#: A client may take 2 s to read what was sent before the end; then its connection is cut.
+#: A client may take 2 s to read the data before the end; then its connection is cut.
 FLUSH_POLLS_MAX = 100
 FLUSH_POLL_SECONDS = 0.02
 
@@ -57,7 +58,7 @@ async def feed_socket(request: web.Request) -> web.WebSocketResponse:
     )
     if not socket.can_prepare(request):
         raise Problem("bad-request", "This is a WebSocket's address.")
-    # Attached first: what happens while the heads are read waits in the feed.
+    # Attached first: changes during the read of the heads wait in the feed.
     with request.app[HUB].attach(user_id) as feed:
         heads = await known_heads(request.app[HISTORY], user_id)
         for stream, head_feed_number in heads.items():
@@ -70,7 +71,7 @@ async def feed_socket(request: web.Request) -> web.WebSocketResponse:
 
 
 async def _serve(request: web.Request, socket: web.WebSocketResponse, feed: Feed, start: Position) -> None:
-    """Push and read until one of them ends. Return when the connection is gone: it counts till then."""
+    """Push and read until one of them ends. Return after the connection is gone: it counts till then."""
     pushing = asyncio.create_task(feed.run(start, socket.send_str))
     reading = asyncio.create_task(_read(socket))
     try:
@@ -107,7 +108,7 @@ async def _say_goodbye(socket: web.WebSocketResponse, code: WSCloseCode) -> None
 
 
 async def _hang_up(request: web.Request) -> None:
-    """End the connection, flushed within a bounded time: what isn't read would keep it open for ever."""
+    """End the connection, flushed within a bounded time: unread data would keep it open without an end."""
     transport = request.transport
     if transport is None:
         return
@@ -121,7 +122,7 @@ async def _hang_up(request: web.Request) -> None:
 
 
 async def _read(socket: web.WebSocketResponse) -> WSCloseCode:
-    """Read until the client is gone or says what it must not; return the code to close with."""
+    """Read until the client is gone or breaks a rule; return the closing code."""
     async for message in socket:
         if message.type is WSMsgType.BINARY:
             return WSCloseCode.UNSUPPORTED_DATA
@@ -129,7 +130,7 @@ async def _read(socket: web.WebSocketResponse) -> WSCloseCode:
 
 
 def _must_be_welcome(request: web.Request) -> None:
-    """Raise the 403 Problem for a page of another origin; who sends none is no browser."""
+    """Raise the 403 Problem for a page of another origin; a client without an origin is no browser."""
     origin = request.headers.get("Origin")
     if origin is None:
         return

@@ -1,1 +1,1 @@
-"""What the gateway asks of the services, batched, cached and waited for."""
+"""Calls of the services: batched, cached and waited for."""

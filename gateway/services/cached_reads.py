@@ -1,4 +1,4 @@
-"""A user's orders and account through the cache, and what the user has been shown of them."""
+"""Cached reads of a user's orders and account, with the floors of what the user was shown."""
 
 from eshop.contracts.proto import orders_v1_pb2, payments_v1_pb2
 from gateway.cache import Fresh, Key, Reading, ReadThrough
@@ -19,14 +19,14 @@ def account_key(user_id: str) -> Key:
 
 
 class CachedReads:
-    """Answers are never older than what this gateway has shown to the same user."""
+    """Monotonic reads: no response is older than what this gateway has shown to the same user."""
 
     def __init__(self, cache: ReadThrough, upstream: Upstream) -> None:
         self._cache = cache
         self._upstream = upstream
 
     async def order(self, user_id: str, order_id: str, at_least: int) -> Reading:
-        """Return the rendered order; raise the 404 Problem where it is not there or another's."""
+        """Return the rendered order; raise the 404 Problem if it is unknown or another user's."""
 
         async def load() -> Fresh:
             return fresh_order(await self.order_now(user_id, order_id))
@@ -39,7 +39,7 @@ class CachedReads:
         return await self._upstream.call("orders.GetOrder", self._upstream.orders.GetOrder, request)
 
     async def not_older(self, order: orders_v1_pb2.Order) -> orders_v1_pb2.Order:
-        """Return an order as a service has just told it, or read again if its user has seen newer."""
+        """Return an order of a service's reply, or read again if its user has seen a newer version."""
         if order.version >= self.shown_version(order.user_id, order.order_id):
             return order
         return await self.order_now(order.user_id, order.order_id)
@@ -49,7 +49,7 @@ class CachedReads:
         return self._cache.floors.of(order_key(user_id, order_id)) or 0
 
     async def account(self, user_id: str, at_least: int) -> Reading:
-        """Return the rendered account; raise the 404 Problem where there is none."""
+        """Return the rendered account; raise the 404 Problem if there is none."""
 
         async def load() -> Fresh:
             return fresh_account(await self._account_now(user_id))
@@ -68,16 +68,16 @@ class CachedReads:
             raise
 
     def show_order(self, order: orders_v1_pb2.Order) -> None:
-        """Note that its user is being shown this order."""
+        """Note that the user is being shown this order."""
         self._cache.floors.show(order_key(order.user_id, order.order_id), order.version)
 
     async def show_account(self, account: payments_v1_pb2.Account) -> None:
-        """Note that its user is being shown this account, and let the next reads have it."""
+        """Note that the user is being shown this account, and offer it to later reads."""
         self.show_wallet(account.user_id, account.version)
         await self._cache.put(account_key(account.user_id), fresh_account(account))
 
     def show_wallet(self, user_id: str, version: int) -> None:
-        """Note that the user is being told of the wallet's state at this version."""
+        """Note that the user is being shown the wallet at this version."""
         self._cache.floors.show(account_key(user_id), version)
 
     def show_frame(self, user_id: str, frame: Frame) -> None:
@@ -85,7 +85,7 @@ class CachedReads:
         self._cache.floors.show(_key_of(user_id, frame), frame.version)
 
     def notice_frame(self, user_id: str, frame: Frame) -> None:
-        """Let what the user was shown lately not be answered from before this change."""
+        """Have no response to the user come from before this change."""
         key = _key_of(user_id, frame)
         if self._cache.floors.knows(key):
             self._cache.floors.show(key, frame.version)

@@ -15,7 +15,7 @@ READS_MAX = 8
 
 
 class ServicesHistory:
-    """The history as the two services answer it."""
+    """The history of feeds as the services return it."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream

@@ -1,7 +1,7 @@
-"""Gathering: the creates that are in flight go to the orders service as one call.
+"""The order batcher: creations that are in flight go to the orders service as one call.
 
-A lone request goes at once. While `CALLS_MAX` calls are out, newcomers gather, and leave together when one
-returns. Nobody waits for a batch to fill.
+A lone order goes at once. While `CALLS_MAX` calls are out, further orders gather, and leave together when a
+call returns. No order waits for a batch to fill.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ ORDERS_PER_CALL_MAX = 500
 #: Well below gRPC's default of 4 MiB a message.
 BYTES_PER_CALL_MAX = 2 * 1024 * 1024
 QUEUE_MAX = 5_000
-#: Who waited longer for a place in a call is told to come back.
+#: An order that waits longer for a place in a call gets a 503.
 QUEUE_SECONDS_MAX = 5.0
 
 Send = Callable[[Sequence[CreateOrder]], Awaitable[Sequence[CreateOrderResult]]]
@@ -46,9 +46,9 @@ class OrderBatcher:
         self._calls: set[asyncio.Task[None]] = set()
 
     async def create(self, order: CreateOrder) -> CreateOrderResult:
-        """Return this order's own result; raise the Problem of its call, or 503 where the queue is full.
+        """Return the result of this order; raise the Problem of its call, or 503 if the queue is full.
 
-        A caller that is cancelled leaves its order in the call: the others' answers come all the same.
+        A cancelled caller leaves its order in the call: the results of the others come all the same.
         """
         if len(self._queue) >= self._queue_max:
             raise Problem("unavailable", "Too many orders are waiting.")
@@ -59,7 +59,7 @@ class OrderBatcher:
         return await answer
 
     async def close(self) -> None:
-        """Wait until everyone who waits has an answer."""
+        """Wait until every caller has a result."""
         while self._calls:
             await asyncio.wait(self._calls)
 
@@ -92,7 +92,7 @@ class OrderBatcher:
             results = await self._send([waiting.order for waiting in batch])
         except Problem as problem:
             if problem.code == "invalid" and len(batch) > 1:
-                # One of them broke the call; the others must not pay for it.
+                # One order broke the call; the others must not pay for it.
                 middle = len(batch) // 2
                 await self._call(batch[:middle])
                 await self._call(batch[middle:])

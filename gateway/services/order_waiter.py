@@ -1,4 +1,4 @@
-"""Waiting for an order's outcome: a request sleeps until an event tells of its order, then reads it again."""
+"""The order waiter: a request sleeps until an event of its order, then reads the order again."""
 
 import asyncio
 from collections import OrderedDict
@@ -10,14 +10,14 @@ from gateway.http.problems import Problem
 from gateway.http.views import NEW
 
 WAITS_MAX = 10_000
-#: Even if no event comes (Kafka is down, or it was lost), the order is looked at again this often.
+#: Without an event (Kafka is down, or the event was lost) the order is read again at this interval.
 RECHECK_SECONDS = 5.0
-#: Orders whose end was told lately: one can end before the request that made it begins to wait.
+#: Orders that became final lately: an order may end before its own request begins to wait.
 ENDED_LATELY_MAX = 20_000
 
 
 class OrderWaiter:
-    """Who waits for which order. ``attached`` is whether events are arriving at all."""
+    """The waiting requests by order. ``attached`` tells whether events are arriving at all."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Event]] = {}
@@ -27,7 +27,7 @@ class OrderWaiter:
         self.attached = False
 
     def tell(self, order_id: str) -> None:
-        """Wake those who wait for this order: it has come to an end."""
+        """Wake the requests that wait for this order: it is final."""
         self._ended[order_id] = None
         if len(self._ended) > ENDED_LATELY_MAX:
             self._ended.popitem(last=False)
@@ -53,12 +53,12 @@ class OrderWaiter:
         shown: Callable[[], int],
         made: Order | None = None,
     ) -> Order:
-        """Return the order when it is not NEW any more, or as it is after ``seconds``.
+        """Return the order when it is final, or as it is after ``seconds``.
 
-        ``read`` must ask the service itself. ``shown`` is the version that the caller has seen by now:
-        nothing older is returned. What ``read`` raises is raised if nothing as new is known. ``made`` is the
-        order as this very request has made it: there is nothing to read before something is told of it, and
-        if the service can't be asked any more, it is the answer, because a POST must say what it did.
+        ``read`` must read from the service itself. ``shown`` returns the version that the caller has seen:
+        nothing older is returned. An error of ``read`` is raised if no such version is known. ``made`` is the
+        order that this request has just created: it need not be read until its first event arrives, and if
+        the service can't be reached any more, it is the response, because a POST must return its effect.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
@@ -109,7 +109,7 @@ class OrderWaiter:
 
 
 async def _read(read: Callable[[], Awaitable[Order]], shown: Callable[[], int]) -> Order:
-    """Read; again where the caller was shown newer meanwhile: a read begun now sees that too."""
+    """Read; again if the caller was shown a newer version meanwhile, which a new read returns, too."""
     order = await read()
     return order if order.version >= shown() else await read()
 

@@ -22,10 +22,11 @@ from gateway.breaker import Breaker, CircuitOpen
 from gateway.http.problems import Problem
 from gateway.metrics import Metrics
 
-#: More than the services' own statement timeout (about 5 s), so that their answer wins.
+#: More than the services' own statement timeout (about 5 s), so that their reply wins.
 CALL_SECONDS_MAX = 8.0
-#: So many calls in a row without an answer open a service's circuit, for so long on the average. Those that
-#: end within the same moment count once: a worker that dies ends all of its calls, and others may be well.
+#: Calls in a row without an answer that open a service's circuit, and the mean time for which it is open.
+#: Failures within the same moment count once: a dying worker ends all of its calls, and other workers may be
+#: well.
 CIRCUIT_FAILURES = 3
 CIRCUIT_OPEN_SECONDS = 2.0
 CIRCUIT_APART_SECONDS = 0.1
@@ -42,7 +43,7 @@ _CODES: Mapping[StatusCode, str] = MappingProxyType(
 )
 #: Said in the problem's detail; all others mean "not now", and their text may be for operators only.
 _SPEAKING = frozenset({StatusCode.INVALID_ARGUMENT, StatusCode.OUT_OF_RANGE, StatusCode.FAILED_PRECONDITION})
-#: No answer. Every other code is one, a refusal too.
+#: No answer. Every other code is an answer, a refusal too.
 _SILENT = frozenset({StatusCode.DEADLINE_EXCEEDED, StatusCode.UNAVAILABLE})
 #: How a down or busy service looks; any other failure is worth an error line.
 _EXPECTED = frozenset({*_CODES, StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED, StatusCode.CANCELLED})
@@ -71,9 +72,10 @@ class Upstream:
         request: Message,
         seconds_max: float = CALL_SECONDS_MAX,
     ) -> _Reply:
-        """Call and return the reply; raise the Problem that a failure means. It is not tried again.
+        """Call and return the reply; raise the Problem of a failure. The call is not repeated.
 
-        ``name`` is SERVICE.METHOD. While the service's circuit is open, the Problem says when to come back.
+        ``name`` is SERVICE.METHOD. While the service's circuit is open, the Problem has the time of the next
+        probe.
         """
         began = time.perf_counter()
         code = StatusCode.OK.name
