@@ -81,7 +81,7 @@ class PartitionRetry:
         return len(self._events)
 
     def add(self, event: Event) -> None:
-        """Append the event. If the queue is full, drop the event; it is read again after the queue is empty."""
+        """Append the event. If the queue is full, drop the event, which is read again later."""
         self._drop_reread()
         self._is_overfull = self._is_overfull or len(self._events) >= WAITING_MAX
         if not self._is_overfull:

@@ -83,7 +83,7 @@ class Positions(Generic[U]):
         self.holes: set[Hole] = set()
 
     async def align(self, consumer: SeekingConsumer) -> None:
-        """Seek to the watermark of every partition that is past its watermark. Raises the database's faults."""
+        """Seek to the watermark of partitions that are past it. Raises the database's faults."""
         partitions = self.assigned(consumer)
         if not partitions:
             return

@@ -1,4 +1,4 @@
-"""The audit: checks on a live system what the shop promises, with code of its own.
+"""The audit: checks the shop's invariants on a live system, with code of its own.
 
-It shares nothing with handlers, domain, store, agents and relay: no mistake of theirs hides itself.
+It shares no code with handlers, domain, store, agents and relay, so that no error of theirs hides itself.
 """

@@ -1,6 +1,6 @@
-"""What clients were told against what is stored: a file of JSON lines that a load client wrote.
+"""The log of a load client against the stored orders: a file of JSON lines.
 
-Each line is the answer to a request for an order: ``{"status": 201, "order_id": …, "idempotency_key": …,
+Each line is the response to a request for an order: ``{"status": 201, "order_id": …, "idempotency_key": …,
 "user_id": …}``. A status that is neither 2xx nor 4xx (503; 0 for a lost connection) leaves the outcome open.
 """
 
@@ -27,7 +27,7 @@ _Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one request was answered."""
+    """The response to a request."""
 
     status: int
     user_id: str
@@ -36,7 +36,7 @@ class Answer:
 
     @classmethod
     def parse(cls, line: str) -> Self:
-        """Read a line; raise ValueError or LookupError where it is none."""
+        """Read a line; raise ValueError or LookupError if it is malformed."""
         told = json.loads(line)
         answer = cls(
             int(told["status"]), str(told["user_id"]), told.get("order_id"), told.get("idempotency_key")
@@ -47,24 +47,24 @@ class Answer:
 
     @property
     def is_made(self) -> bool:
-        """Whether the client was told of an order."""
+        """Whether the response names an order."""
         return self.status // 100 == 2
 
     @property
     def is_refused(self) -> bool:
-        """Whether the client was told that nothing was done."""
+        """Whether the response says that nothing was done."""
         return self.status // 100 == 4
 
 
 def check_answers(path: Path, orders: Database, findings: Findings) -> None:
-    """Judge the half of 4 that is about clients. Their answers were written before."""
+    """Judge the part of 4 about clients. Their responses were written before."""
     left: dict[_Key, str] = {}
     for page in _pages(path):
         with orders.snapshot() as snapshot:
             _judge_made(page, snapshot, findings)
             left |= _left_by_refused(page, snapshot)
         findings.checked["answers"] += len(page)
-    # A refused request that was made again under its key may have had its order then.
+    # A refused request that was repeated under its key may have had its order then.
     for page in _pages(path) if left else ():
         for answer in page:
             if answer.key is not None and not answer.is_refused:
@@ -91,7 +91,7 @@ def _parsed(path: Path, lines: Iterable[str]) -> Iterator[Answer]:
 
 
 def _judge_made(page: list[Answer], orders: Snapshot, findings: Findings) -> None:
-    """Every order that a client was told of exists, is the client's, and has the client's key."""
+    """Every order in a response exists, is the client's, and has the client's key."""
     made = [answer for answer in page if answer.is_made]
     rows = {row.order_id: row for row in orders.rows(_BY_ID, ids=[answer.order_id for answer in made])}
     for answer in made:

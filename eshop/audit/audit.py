@@ -1,4 +1,4 @@
-"""One audit from beginning to end: wait for rest, judge page by page, look again at what seemed wrong.
+"""An audit from begin to end: wait for rest, judge page by page, check suspects again.
 
 See docs/adr/0015-the-audit-reads-for-itself.md.
 """
@@ -31,20 +31,20 @@ from eshop.contracts.services import TOPICS
 from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
 
 LOOK_AGAIN_SECONDS = 1.0
-#: How often what keeps moving is looked at before it is given up as moving: then it is no break.
+#: The number of checks of a suspect that keeps moving; after them it counts as moving, not as broken.
 LOOKS_MAX = 20
 
 
 class Progress(Protocol):
-    """Is told how the work goes."""
+    """Is called with the progress of the work."""
 
     def step(self, name: str, total: int | None) -> Callable[[int], None]:
-        """Begin a step of so many parts, if that is known; return what to call as they are done."""
+        """Begin a step with a number of parts, if known; return the callable that counts finished parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to audit and how: how long to wait for rest, what clients were told, which invariants to leave."""
+    """What to audit: the sources, the wait for rest, the client log, and the invariants to skip."""
 
     sources: Sources
     progress: Progress
@@ -54,7 +54,7 @@ class Wanted:
 
 
 async def audit(wanted: Wanted) -> Report:
-    """Audit once. Raises NotJudged where that can't be done."""
+    """Audit once. Raises NotJudged if that is impossible."""
     began = time.monotonic()
     try:
         async with Broker(wanted.sources.kafka) as broker:
@@ -136,7 +136,7 @@ class _Audit:
         return suspects
 
     async def _judge_topics(self, ends: Offsets) -> list[tuple[TopicCheck, Database | None]]:
-        """Judge each topic; return the checks, each with who reads its topic."""
+        """Judge each topic; return the checks, each with the reader of its topic."""
         starts = await self._broker.starts(ends)
         readers = {ORDERS_EVENTS.name: self._payments, PAYMENTS_EVENTS.name: self._orders}
         checks = []
@@ -155,7 +155,7 @@ class _Audit:
     async def _look_again(
         self, suspects: list[Suspect], topics: list[tuple[TopicCheck, Database | None]]
     ) -> None:
-        """Report what has not moved; what is in flight is nobody's break."""
+        """Report suspects that have not moved; messages in flight break nothing."""
         foreign = any(check.foreign for check, _ in topics)
         looks = 0
         while suspects or (foreign and not looks):

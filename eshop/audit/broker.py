@@ -1,4 +1,4 @@
-"""The broker's side: where logs start and end, what groups have committed, and the records, page by page."""
+"""The broker: starts and ends of logs, committed offsets, and the records, page by page."""
 
 import asyncio
 import json
@@ -15,10 +15,11 @@ from eshop.kafka.record_batches import tolerate_unreadable
 
 PAGE_RECORDS = 5_000
 REQUEST_MS_MAX = 10_000
-#: A log whose end was told gives its records within this time, or the broker is not well.
+#: The broker delivers the records below a known end within this time, or it is unhealthy.
 STALL_SECONDS_MAX = 30.0
 RETRY_SECONDS = 0.2
-#: Between partitions the broker is asked for what is not there; it shall not think about it for long.
+#: Between partitions the consumer polls for records that do not exist: the broker must not wait long for
+#: them.
 FETCH_WAIT_MS_MAX = 20
 
 Offsets = Mapping[TopicPartition, int]
@@ -26,7 +27,7 @@ Offsets = Mapping[TopicPartition, int]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A message as it lies on a topic. ``message_id`` is None where it names no UUID."""
+    """A message on a topic. ``message_id`` is None unless it is a UUID."""
 
     partition: TopicPartition
     offset: int
@@ -38,14 +39,14 @@ class Record:
 
     @property
     def order_id(self) -> str | None:
-        """The order that the message is about, if it is about one."""
+        """The order of the message, if there is one."""
         try:
             return str(UUID(json.loads(self.value)["order_id"]))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
 
     def about(self) -> dict[str, object]:
-        """Return what a finding says of the message."""
+        """Return the message in the form of a finding."""
         told: dict[str, object] = {"message": self.message_id or "without an id"}
         if (order_id := self.order_id) is not None:
             told["order"] = order_id
@@ -53,12 +54,12 @@ class Record:
 
 
 def place(partition: TopicPartition, offset: int) -> str:
-    """Return a place on the broker as people write it."""
+    """Return the place of a message as people write it."""
     return f"{partition.topic}/{partition.partition}@{offset}"
 
 
 def read_record(partition: TopicPartition, record: Any) -> Record:
-    """Return what the audit needs of a consumer's record."""
+    """Return the fields of a consumer's record that the audit needs."""
     headers = dict(record.headers)
     return Record(
         partition,
@@ -79,7 +80,7 @@ def _uuid(text: bytes) -> str | None:
 
 
 class Broker:
-    """Reads topics without a group of its own: nobody notices."""
+    """Reads topics without a group, so no group is disturbed."""
 
     def __init__(self, kafka: str) -> None:
         tolerate_unreadable()
@@ -114,7 +115,7 @@ class Broker:
         await self._admin.close()
 
     async def partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
-        """Return the topics' partitions in order; raise KafkaError where a topic is not there."""
+        """Return the topics' partitions in order; raise KafkaError if a topic is missing."""
         found: list[TopicPartition] = []
         for described in await self._admin.describe_topics(list(topics)):
             if described["error_code"]:
@@ -127,11 +128,11 @@ class Broker:
         return dict(await self._consumer.beginning_offsets(list(partitions)))
 
     async def ends(self, partitions: Iterable[TopicPartition]) -> Offsets:
-        """Return the offset that the next message of each log will get."""
+        """Return the end of each log: the offset of the next message."""
         return dict(await self._consumer.end_offsets(list(partitions)))
 
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Offsets:
-        """Return what a group has committed of the partitions, where it has committed anything."""
+        """Return a group's committed offsets of the partitions, without partitions that have none."""
         known = await self._group_offsets(group)
         return {tp: known[tp].offset for tp in partitions if tp in known and known[tp].offset >= 0}
 

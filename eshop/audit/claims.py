@@ -1,4 +1,4 @@
-"""A topic against the inbox of who reads it: what was read is claimed, and what is claimed has its result."""
+"""A topic against its reader's inbox: every read message is claimed, and every claim has its result."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -20,7 +20,7 @@ _WATERMARK = """
 SELECT next_offset FROM watermarks
 WHERE consumer = %(consumer)s AND topic = %(topic)s AND partition = %(partition)s
 """
-#: By its place, or by its id: one that came again under the same id is dropped by the inbox.
+#: By place, or by id: the inbox drops a redelivery under the same id.
 _SET_ASIDE = """
 SELECT "offset" AS at, message_id FROM dead_letters
 WHERE topic = %(topic)s
@@ -29,8 +29,8 @@ WHERE topic = %(topic)s
 _HAS_NO_EFFECT = """
 SELECT message_id FROM dead_letters WHERE status <> 'replayed' AND message_id = ANY (%(ids)s::uuid[])
 """
-#: What a message means once it has had its effect: the status of its order (or its payment) is one of these.
-#: None: the order may be nowhere once its money was given back; whether it may, invariant 4 says.
+#: The result of each type: after it, the status of the order (or the payment) is one of these. None: the
+#: order may be missing if its money was given back, which invariant 4 judges.
 _RESULTS: dict[str, tuple[str | None, ...]] = {
     "eshop.orders.OrderCreated": ("CAPTURED", "REFUSED", "REFUNDED"),
     "eshop.orders.OrderCancellationRequested": ("REFUSED", "REFUNDED"),
@@ -45,7 +45,7 @@ _STATUS_OF = {
 
 
 class Placed(Protocol):
-    """Something that lies on a topic."""
+    """A message on a topic."""
 
     @property
     def offset(self) -> int: ...  # noqa: D102
@@ -54,12 +54,12 @@ class Placed(Protocol):
 
 
 class Claims:
-    """Judges 7 for one topic, page by page, and remembers the questions for 13."""
+    """Judges 7 for a topic, page by page, and collects the commands for 13."""
 
     def __init__(
         self, reader: Database, topic: str, oldest_ms: int, spool: Spool, findings: Findings
     ) -> None:
-        """Begin. Of messages that are older the inbox may have forgotten, and the outbox their answers."""
+        """Begin. The inbox may have deleted older messages, and the outbox their results."""
         self._reader = reader
         self._topic = topic
         self._oldest_ms = oldest_ms
@@ -84,13 +84,13 @@ class Claims:
         self._elsewhere -= len(in_place)
 
     def finish(self) -> None:
-        """Count what the inbox has of the topic and the log has not any more."""
+        """Count inbox rows of the topic whose messages the log has deleted."""
         self._findings.unjudged["inbox_rows"] += max(0, self._elsewhere)
 
     def _judge_handled(
         self, reader: Snapshot, partition: TopicPartition, unclaimed: Sequence[Record]
     ) -> None:
-        """Judge what is below the watermark and in no row of the inbox."""
+        """Judge messages below the watermark without an inbox row."""
         lost = [record for record in unclaimed if record.timestamp_ms >= self._oldest_ms]
         aside = set_aside(reader, partition, lost)
         for record in lost:
@@ -125,7 +125,7 @@ def _handled(reader: Snapshot, partition: TopicPartition, page: Sequence[Record]
 
 
 def _without_effect(reader: Snapshot, claimed: Sequence[Record]) -> set[str]:
-    """Return the ids of those that were claimed to be set aside, and not handled since."""
+    """Return the ids of messages that were claimed to be parked, and not handled since."""
     if not claimed or not reader.has_dead_letters:
         return set()
     rows = reader.rows(_HAS_NO_EFFECT, ids=[record.message_id for record in claimed])
@@ -133,7 +133,7 @@ def _without_effect(reader: Snapshot, claimed: Sequence[Record]) -> set[str]:
 
 
 def set_aside(reader: Snapshot, partition: TopicPartition, messages: Sequence[Placed]) -> set[int]:
-    """Return the offsets of those messages of a partition that are the reader's dead letters."""
+    """Return the offsets of a partition's messages that are the reader's dead letters."""
     if not messages or not reader.has_dead_letters:
         return set()
     rows = reader.rows(

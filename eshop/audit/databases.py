@@ -1,6 +1,6 @@
-"""A service's database, read page by page: each page in a snapshot of its own, none of which lives long.
+"""A service's database, read page by page: each page in a short snapshot of its own.
 
-A snapshot that is held keeps vacuum from removing what has died since, and a migration waiting.
+A held snapshot keeps vacuum from removing dead rows, and keeps a migration waiting.
 """
 
 import time
@@ -16,13 +16,13 @@ from psycopg2.extras import NamedTupleCursor
 
 from eshop.audit.findings import NotJudged
 
-#: No snapshot lives longer: the server ends the session of one that does, and the audit has no verdict.
+#: The longest life of a snapshot: then the server ends the session, and the audit has no verdict.
 SNAPSHOT_SECONDS_MAX = 30
 PAGE_ROWS = 5_000
 #: Users in a page: each has many rows in other tables.
 PAGE_USERS = 500
 CONNECT_SECONDS_MAX = 5
-#: Pages are read by an index, and few of them are in memory; sorts go to the server's disk.
+#: Pages are read by an index, and few of their rows are in memory; sorts go to the server's disk.
 _OPTIONS = (
     "-c transaction_timeout={milliseconds} -c lock_timeout=5000 -c cursor_tuple_fraction=1"
     " -c random_page_cost=1.1 -c work_mem=32MB -c jit=off -c timezone=UTC"
@@ -31,9 +31,9 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows of one table, and of those that belong to them, by their key: an SQL condition that chooses them.
+    """Rows of a table and of its dependent tables, chosen by key with an SQL condition.
 
-    A statement that is read by pages says ``{page}`` for the condition, in each subquery that it is about.
+    A statement that is read by pages contains ``{page}`` for the condition, in each of its subqueries.
     """
 
     condition: str = "TRUE"
@@ -41,7 +41,7 @@ class Page:
 
     @classmethod
     def between(cls, key: str, after: Any, upto: Any) -> Self:
-        """Return the page after one key and up to another; None is the first or the last there is."""
+        """Return the page after a key and up to another; None is the first or the last."""
         bounds = {"page_after": after, "page_upto": upto}
         given = {name: value for name, value in bounds.items() if value is not None}
         operators = {"page_after": ">", "page_upto": "<="}
@@ -54,7 +54,7 @@ class Page:
 
 
 class Snapshot:
-    """A database as it was when the snapshot was taken."""
+    """A database at the time of the snapshot."""
 
     def __init__(self, service: str, connection: Any, names: Iterator[str]) -> None:
         """Take the snapshot: the first statement of a transaction does."""
@@ -66,7 +66,7 @@ class Snapshot:
         self.has_dead_letters: bool = self.rows("SELECT to_regclass('dead_letters') IS NOT NULL AS it")[0].it
 
     def rows(self, sql: str, page: Page | None = None, **parameters: object) -> list[Any]:
-        """Return all rows of a statement that has few, as named tuples."""
+        """Return all rows of a small statement, as named tuples."""
         if page is not None:
             sql, parameters = sql.format(page=page.condition), parameters | dict(page.parameters)
         with self._cursor() as cursor:
@@ -74,7 +74,7 @@ class Snapshot:
             return list(cursor.fetchall())
 
     def stream(self, sql: str, **parameters: object) -> Iterator[Any]:
-        """Yield the rows of a statement that may have many; one page of them is in memory."""
+        """Yield the rows of a large statement; one page of rows is in memory."""
         with self._cursor(name=next(self._names)) as cursor:
             cursor.itersize = PAGE_ROWS
             cursor.execute(sql, parameters)
@@ -94,10 +94,10 @@ class Snapshot:
 
 
 class Database:
-    """A connection to a service's database, which takes one snapshot after the other."""
+    """A connection to a service's database, which takes snapshots one after the other."""
 
     def __init__(self, service: str, url: str) -> None:
-        """Connect. Raises psycopg2.Error where that can't be done."""
+        """Connect. Raises psycopg2.Error on failure."""
         self.service = service
         self._names = (f"audit_{number}" for number in count())
         self._connection = psycopg2.connect(
@@ -111,7 +111,7 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        """Take a snapshot, and let it go."""
+        """Take a snapshot, and release it."""
         try:
             yield Snapshot(self.service, self._connection, self._names)
         finally:
@@ -119,9 +119,9 @@ class Database:
                 self._connection.rollback()
 
     def pages(self, table: str, key: str, size: int | None = None) -> Iterator[tuple[Snapshot, Page]]:
-        """Yield the pages of a table in the order of its key's columns, each with a snapshot to read it in.
+        """Yield the pages of a table in the order of its key's columns, each with a snapshot.
 
-        The last page has no end: rows of other tables beyond the table's last key are in it.
+        The last page has no end: it includes rows of other tables beyond the table's last key.
         """
         after = None
         while True:
@@ -148,18 +148,18 @@ class Database:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the connection."""
         self.close()
 
 
 def parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Yield a sequence in parts that one statement may name."""
+    """Yield a sequence in parts that are small enough for a statement."""
     for start in range(0, len(items), PAGE_ROWS):
         yield items[start : start + PAGE_ROWS]
 
 
 def outer_merge(*streams: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield, in order, for every first column the row of each stream, None where one has none.
+    """Yield, in order, for every first column the row of each stream, None if a stream has none.
 
     Each stream is ordered by its first column, which is unique in it.
     """

@@ -1,21 +1,21 @@
-"""The invariants by name, and what was found about each."""
+"""The invariants by name, and the findings about each."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-#: Of what is broken so many are named; the rest is counted.
+#: Findings of an invariant that are named; the others are counted.
 EXAMPLES_MAX = 20
 
 
 class NotJudged(Exception):
-    """No verdict: a database or the broker did not answer, or what was given to compare can't be read."""
+    """No verdict: a database or the broker did not answer, or the client log can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """Something that must hold. A warning is told, and breaks nothing."""
+    """An invariant. A warning is shown, and does not fail the audit."""
 
     id: str
     name: str
@@ -104,14 +104,14 @@ IDS = tuple(invariant.id for invariant in INVARIANTS)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that breaks an invariant: what it is about, and what each side shows."""
+    """A finding: an object that breaks an invariant, and the view of each side."""
 
     about: dict[str, str]
     saw: dict[str, str]
 
 
 class Findings:
-    """What an audit has found so far, in bounded memory."""
+    """The findings of an audit so far, in bounded memory."""
 
     def __init__(self) -> None:
         self.broken: Counter[str] = Counter()
@@ -120,20 +120,20 @@ class Findings:
         self.unjudged: Counter[str] = Counter()
 
     def add(self, invariant: str, about: Mapping[str, object], **saw: object) -> None:
-        """Count one break, and remember it if it is among the first."""
+        """Count a finding, and remember it if it is among the first."""
         assert invariant in IDS, invariant
         self.broken[invariant] += 1
         if len(self.examples[invariant]) < EXAMPLES_MAX:
             self.examples[invariant].append(Finding(_texts(about), _texts(saw)))
 
     def ok(self) -> bool:
-        """Tell whether everything held that is more than a warning."""
+        """Tell whether every invariant holds, apart from warnings."""
         return not any(self.broken[invariant.id] for invariant in INVARIANTS if not invariant.is_warning)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of one audit. ``skipped`` invariants were not looked at."""
+    """The outcome of an audit. ``skipped`` invariants were not judged."""
 
     findings: Findings
     seconds: float
@@ -141,7 +141,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every invariant that was looked at held."""
+        """Whether every judged invariant holds."""
         return self.findings.ok()
 
     def as_json(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from eshop.audit.databases import PAGE_USERS, Database
 from eshop.audit.findings import Findings
 
-#: An order's history with what is wrong in it; one row per order.
+#: An order's history with its flaw; one row per order.
 _PATHS = """
 WITH steps AS (
     SELECT *, lag(status) OVER path AS came_from, row_number() OVER path AS place,
@@ -67,7 +67,7 @@ def check_orders(orders: Database, findings: Findings) -> None:
 
 
 def check_feed(database: Database, findings: Findings) -> None:
-    """Judge the second half of 9 for one service."""
+    """Judge the second half of 9 for a service."""
     users, history = _FEEDS[database.service]
     sql = _NUMBERS.format(users=users, history=history)
     for snapshot, page in database.pages(users, "user_id", PAGE_USERS):

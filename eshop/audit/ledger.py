@@ -1,6 +1,6 @@
 """Money: wallets, legs, transfers and each wallet's history, a page of users or of transfers at a time.
 
-A transfer and its legs are of one transaction and never change: what pages of them sum to is what all sum to.
+A transfer and its legs are of one transaction and never change: the sum of all pages is the sum of all.
 """
 
 from collections import Counter
@@ -49,7 +49,7 @@ FROM (SELECT * FROM transfers WHERE {page}) AS t
     JOIN (SELECT * FROM legs WHERE {page}) AS l USING (transfer_id)
 GROUP BY currency
 """
-#: Captures and refunds that no message in the inbox caused, and that no operator made here.
+#: Captures and refunds that neither a message in the inbox nor an operator caused.
 _CAUSELESS = """
 SELECT transfer_id, t.user_id, t.order_id, t.kind,
     t.created_at < now() - make_interval(days => %(days)s) AS is_old

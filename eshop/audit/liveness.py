@@ -1,4 +1,4 @@
-"""What must come to rest by itself: orders end, outboxes drain, groups keep up, nothing is set aside."""
+"""What must come to rest by itself: orders end, outboxes drain, groups keep up, no message is parked."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from eshop.audit.sources import Sources
 
 OVERDUE_SECONDS_MAX = 60
 UNSENT_SECONDS_MAX = 10
-#: A lag is looked at for this long before it is said not to move: a rebalance takes up to 10 s.
+#: A lag is observed for this time before it counts as stuck: a rebalance takes up to 10 s.
 LAG_SECONDS = 12.0
 LOOK_SECONDS = 0.5
 
@@ -50,13 +50,13 @@ FROM dead_letters WHERE status = 'parked' ORDER BY dead_letter_id
 """
 
 
-#: Where a group has something to read: (committed, end of the log) by (group, topic, partition).
+#: Partitions in which a group has lag: (committed, end of the log) by (group, topic, partition).
 Lags = Mapping[tuple[str, str, int], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is not at rest at one moment."""
+    """The unfinished work at one moment."""
 
     findings: Findings
     lags: Lags
@@ -67,7 +67,7 @@ class Look:
 
 
 async def settle(sources: Sources, broker: Broker, seconds: float) -> Findings:
-    """Wait until all is at rest, or the time is over; return what is not, dead letters among it."""
+    """Wait until all work is finished, or the time is over; return the unfinished rest with dead letters."""
     began = time.monotonic()
     first = look = await _look(sources, broker)
     while not look.is_quiet():
@@ -140,7 +140,7 @@ async def _lags(sources: Sources, broker: Broker) -> Lags:
 
 
 def _stuck(first: Look, last: Look) -> Lags:
-    """Return the lags that were there at the first look and have not moved since."""
+    """Return the lags of the first look that have not moved since."""
     return {
         place: (reached, end)
         for place, (reached, end) in last.lags.items()

@@ -1,4 +1,4 @@
-"""Topics against outboxes: each partition is read once, beside the rows that belong to it."""
+"""Topics against outboxes: each partition is read once, beside the rows of its outbox."""
 
 import asyncio
 import hashlib
@@ -18,7 +18,7 @@ from eshop.audit.outboxes import RETENTION_DAYS, Sent
 from eshop.audit.spool import Spool
 from eshop.contracts.topics import PARTITIONS
 
-#: So many messages of which no outbox knows are remembered, to be looked at once more.
+#: The number of messages without an outbox row that are remembered for a second check.
 FOREIGN_MAX = 10_000
 SHOWN_BYTES_MAX = 200
 
@@ -35,7 +35,7 @@ SELECT (extract(epoch FROM now() - make_interval(days => %(days)s)) * 1000)::big
 
 
 def _digest(record: Record) -> str:
-    """Return the fingerprint of a record's content, which Postgres makes of an outbox row too."""
+    """Return the fingerprint of a record's content; Postgres makes the same of an outbox row."""
     content = b"\n".join((record.key, record.type.encode(), record.value))
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
@@ -47,9 +47,10 @@ def _partition_of(key: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A topic with who writes it and who reads it, and how far it is judged.
+    """A topic with its writer, its reader, and the ends up to which it is judged.
 
-    ``ends`` were asked for after the outbox was spooled: below them lies everything that it shows as sent.
+    The ``ends`` were read after the outbox was spooled: every message that the outbox shows as sent is below
+    them.
     """
 
     topic: str
@@ -62,7 +63,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class _Foreign:
-    """A message of which no outbox knows, without its content: that may be large."""
+    """A message without an outbox row, without its content, which may be large."""
 
     partition: TopicPartition
     offset: int
@@ -75,15 +76,15 @@ class _Foreign:
 class FirstOccurrences:
     """The order of first occurrences in a partition: per user, the last number of the outbox.
 
-    ``early`` holds what was seen before the place where the outbox has it marked, because a relay crashed
-    between publishing and marking. In the end it is empty again, but for what is still unsent.
+    ``early`` holds messages that were seen before their marked place, because a relay crashed between
+    publishing and marking. At the end only unsent messages are left in it.
     """
 
     last: dict[bytes, int] = field(default_factory=dict)
     early: dict[int, int] = field(default_factory=dict)
 
     def overtaker(self, record: Record, row: Any) -> int | None:
-        """Take a message in; return the later one that overtook it, if this is its first occurrence."""
+        """Add a message; return the later message that overtook it, if this is its first occurrence."""
         number: int = row["outbox_id"]
         is_first = number not in self.early and (row["at"] is None or record.offset <= row["at"])
         if row["at"] is None or record.offset < row["at"]:
@@ -98,14 +99,14 @@ class FirstOccurrences:
 
 
 class TopicCheck:
-    """Judges 6, 14 and the first half of 9 for one topic, and has 7 judged beside it."""
+    """Judges 6, 14 and the first half of 9 for a topic, and has 7 judged beside it."""
 
     def __init__(self, log: Log, spool: Spool, findings: Findings, progress: Callable[[int], None]) -> None:
         self._log = log
         self._spool = spool
         self._findings = findings
         self._progress = progress
-        #: Messages of which no outbox knows: they may be about to be set aside.
+        #: Messages without an outbox row: they may be about to be parked.
         self.foreign: list[_Foreign] = []
 
     async def run(self, broker: Broker) -> None:
@@ -151,9 +152,10 @@ class TopicCheck:
             self._claims.judge(partition, page)
 
     def _rows_of(self, page: Sequence[Record], sent: dict[tuple[int, str | None], Any]) -> dict[int, Any]:
-        """Return the outbox's row of each record, by offset; take those in place from ``sent``.
+        """Return the outbox row of each record, by offset; take rows in place from ``sent``.
 
-        What was sent since the outbox was spooled is read now: it was in the outbox before it was on a topic.
+        Rows that were sent after the outbox was spooled are read now: each was in the outbox before it was on
+        a topic.
         """
         found = {}
         elsewhere: dict[str, list[int]] = {}
@@ -204,7 +206,7 @@ class TopicCheck:
             )
 
     def _note_foreign(self, record: Record) -> None:
-        """Remember a message that is in no outbox, unless it is too old."""
+        """Remember a message without an outbox row, unless it is too old."""
         if record.timestamp_ms < self._oldest_ms:
             self._findings.unjudged["messages_too_old"] += 1
         elif len(self.foreign) < FOREIGN_MAX:
@@ -215,7 +217,7 @@ class TopicCheck:
             self._findings.add("6", record.about(), outbox=None, topic=record.type)
 
     def judge_foreign(self, reader: Snapshot | None) -> None:
-        """Judge what is in no outbox, by what the reader has set aside by now."""
+        """Judge messages without an outbox row, by the reader's dead letters."""
         for partition in sorted({one.partition for one in self.foreign}):
             found = [one for one in self.foreign if one.partition == partition]
             aside = set() if reader is None else set_aside(reader, partition, found)

@@ -24,7 +24,7 @@ _failures = Counter("eshop_audit_not_judged_total", "Audits that came to no verd
 async def audit_every(
     wanted: Wanted, seconds: float, address: tuple[str, int], tell: Callable[[Report | NotJudged], None]
 ) -> None:
-    """Audit again and again, the next beginning so many seconds after the last began; never return."""
+    """Audit repeatedly, at an interval between the begins; never return."""
     start_http_server(address[1], address[0])
     while True:
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""An outbox against the history that it announces; what it has sent is spooled for the topics."""
+"""An outbox against the history that it announces; its sent rows are spooled for the topics."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,11 +8,11 @@ from eshop.audit.findings import Findings
 from eshop.audit.spool import Spool
 from eshop.contracts.services import EVENT_TOPICS
 
-#: How long topics keep messages. Outboxes keep them for a day more: what is older is out of judgement.
+#: How long topics keep messages. Outboxes keep them a day longer: older rows are not judged.
 RETENTION_DAYS = 7
 
-#: (table of changes, its entries), by service. A wallet that a message moved is announced with the transfer's
-#: id as its cause; the same outcome told again, to a repeated question, has another cause.
+#: (table of changes, its entries), by service. A wallet's change by a message is announced with the
+#: transfer's id as its cause; a repeated announcement of the same outcome has another cause.
 _ENTRIES = {
     "orders": (
         "order_history",
@@ -48,9 +48,9 @@ _KEEP_SENT = "INSERT INTO sent VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 def check_announcements(database: Database, spool: Spool, findings: Findings) -> None:
-    """Judge 11 for one service, and spool what its outbox has sent.
+    """Judge 11 for a service, and spool the sent rows of its outbox.
 
-    An entry and its message are of one transaction: of entries that were read first, none is without its row.
+    An entry and its message are of one transaction: entries that were read first all have their rows.
     """
     _spool_entries(database, spool, findings)
     _count_messages(database, spool)
@@ -98,7 +98,7 @@ class Sent:
         self._next = next(self._rows, None)
 
     def until(self, partition: int, offset: int) -> Iterator[Any]:
-        """Yield the rows up to, and without, a place; they are gone then."""
+        """Take the rows up to, and without, a place."""
         while self._next is not None and (self._next["partition"], self._next["at"]) < (partition, offset):
             yield self._next
             self._next = next(self._rows, None)

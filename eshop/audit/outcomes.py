@@ -1,9 +1,9 @@
 """Orders against payments: two databases have no common snapshot, so the cut is orders, payments, orders.
 
-Each page of orders has a cut of its own: what is judged is never about more than one order.
+Each page of orders has a cut of its own: a judgement is never about more than one order.
 
-"Finished implies captured" is judged on the first two: what orders knew, payments had decided before.
-"Payment implies order" is judged on the last two: what payments decided about, orders had made before.
+"Finished implies captured" is judged on the first two: payments had decided before orders knew. "Payment
+implies order" is judged on the last two: orders had made the order before payments decided.
 """
 
 from collections import Counter
@@ -14,14 +14,14 @@ from typing import Any
 from eshop.audit.databases import Page, Snapshot, outer_merge, parts
 from eshop.audit.findings import Findings
 
-#: What looks wrong in one pass is remembered up to here, to be read again; more is only counted.
+#: The number of suspects of a pass that are remembered for a second check; further ones are only counted.
 SUSPECTS_MAX = 10_000
 
 _ORDERS = """
 SELECT order_id, user_id, amount_minor, currency, status, reason, version
 FROM orders WHERE {page} ORDER BY order_id
 """
-#: One row per order that payments knows, by its payment or by a transfer; amounts as the wallet saw them.
+#: A row per order that payments knows, by payment or by transfer; amounts as the wallet saw them.
 _PAYMENTS = """
 SELECT order_id, p.user_id, p.amount_minor, p.currency, p.status, p.reason,
     captures, refunds, captured_minor, refunded_minor, moved_for,
@@ -43,7 +43,7 @@ ORDER BY order_id
 #: How many captures and refunds a payment's status means.
 _TRANSFERS = {None: (0, 0), "REFUSED": (0, 0), "CAPTURED": (1, 0), "REFUNDED": (1, 1)}
 _MAY_PAY = {"FINISHED": ("CAPTURED",), "CANCELLED": ("REFUSED", "REFUNDED")}
-#: Messages about these orders that are not with the other service yet: not sent, or sent and not read.
+#: Messages about these orders that the other service has not handled: not sent, or sent and not read.
 _ANNOUNCED = """
 SELECT message_id, body::jsonb ->> 'order_id' AS order_id FROM outbox
 WHERE user_id = ANY (%(user_ids)s) AND body::jsonb ->> 'order_id' = ANY (%(order_ids)s)
@@ -63,7 +63,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """An order that looks wrong, with what each snapshot shows of it: equal where nothing has moved."""
+    """A suspect order with the view of each snapshot: equal views have not moved."""
 
     order_id: str
     invariant: str
@@ -74,13 +74,13 @@ class Suspect:
 
     @property
     def user_id(self) -> str:
-        """Whose it is."""
+        """The user of the order."""
         rows = (self.after, self.before, self.payment)
         known = [row.user_id for row in rows if row is not None and row.user_id is not None]
         return str(known[0] if known else self.payment.moved_for)
 
     def report(self, findings: Findings) -> None:
-        """Add it to what was found."""
+        """Add the suspect to the findings."""
         findings.add(
             self.invariant,
             {"order": self.order_id, "user": self.user_id},
@@ -108,7 +108,7 @@ def _moved(payment: Any) -> str | None:
 
 
 def find_suspects(cut: Cut, page: Page, checked: Counter[str]) -> Iterator[Suspect]:
-    """Yield what looks wrong in the cut of a page of orders, by their ids; count what was read."""
+    """Yield the suspects in the cut of a page of orders, by their ids; count the rows."""
     streams = (
         iter(cut.orders.rows(_ORDERS, page)),
         iter(cut.payments.rows(_PAYMENTS, page)),
@@ -123,7 +123,7 @@ def find_suspects(cut: Cut, page: Page, checked: Counter[str]) -> Iterator[Suspe
 
 
 def judge(before: Any, payment: Any, after: Any) -> tuple[str, str] | None:
-    """Return the invariant that looks broken and why, or None."""
+    """Return the invariant that looks broken and the reason, or None."""
     if payment is not None and after is None and not _is_given_back(payment):
         return "4", "payments decided about an order that nobody knows"
     if before is not None and after is None:
@@ -133,12 +133,12 @@ def judge(before: Any, payment: Any, after: Any) -> tuple[str, str] | None:
 
 
 def _is_given_back(payment: Any) -> bool:
-    """Tell whether an operator had payments refund the capture of an order that is nowhere."""
+    """Tell whether an operator had payments refund the capture of a missing order."""
     return bool(payment.status == "REFUNDED" and payment.given_back)
 
 
 def _judge_money(payment: Any) -> str | None:
-    """Compare a payment with the transfers that it claims, in one snapshot."""
+    """Compare a payment with its transfers, in one snapshot."""
     if payment is None:
         return None
     moved = (payment.captures or 0, payment.refunds or 0)
@@ -156,7 +156,7 @@ def _judge_money(payment: Any) -> str | None:
 
 
 def _judge_status(before: Any, payment: Any) -> str | None:
-    """Compare what orders knew with what payments had decided by then."""
+    """Compare the orders' view with the decisions of payments at the time."""
     if before is None or before.status not in _MAY_PAY:
         return None
     status = None if payment is None else payment.status
@@ -166,7 +166,7 @@ def _judge_status(before: Any, payment: Any) -> str | None:
 
 
 def _judge_terms(after: Any, payment: Any) -> str | None:
-    """Compare what payments decided about with what the order says."""
+    """Compare the decisions of payments with the order."""
     if payment is None or payment.status is None or after is None:
         return None
     if payment.user_id != after.user_id:
@@ -178,7 +178,7 @@ def _judge_terms(after: Any, payment: Any) -> str | None:
 
 
 def in_flight(cut: Cut, suspects: list[Suspect]) -> set[str]:
-    """Return the orders with a message that was announced and has not had its effect on the other side."""
+    """Return the orders with an announced message that the other side has not handled."""
     return _between(cut.payments, cut.orders, suspects) | _between(cut.orders_after, cut.payments, suspects)
 
 

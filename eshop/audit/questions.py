@@ -1,4 +1,4 @@
-"""Questions that payments has claimed against its answers: each has one, with its id as the cause."""
+"""Commands that payments has claimed against its results: each has one, with its id as the cause."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,19 @@ from eshop.audit.databases import Database
 from eshop.audit.findings import Findings
 from eshop.audit.spool import Spool
 
-#: What is answered. A type that this version does not know is claimed, and has no answer.
+#: Types with a result. A type that this version does not know is claimed without a result.
 QUESTIONS = frozenset({"eshop.orders.OrderCreated", "eshop.orders.OrderCancellationRequested"})
 _ANSWERS = """
 SELECT causation_id FROM outbox WHERE type = ANY (%(types)s) AND {page}
 """
 _ANSWER_TYPES = [f"eshop.payments.Payment{outcome}" for outcome in ("Captured", "Refused", "Refunded")]
-#: A question that was published twice is one.
+#: A command that was published twice is one command.
 _KEEP = "INSERT OR IGNORE INTO questions (message_id, user_id, place) VALUES (?, ?, ?)"
 _COUNT = "UPDATE questions SET answers = answers + 1 WHERE message_id = ?"
 
 
 def spool_questions(records: Sequence[Record], spool: Spool) -> None:
-    """Remember questions that were claimed and are no dead letters."""
+    """Remember commands that were claimed and are no dead letters."""
     spool.write(
         _KEEP,
         [(r.message_id, r.key.decode(errors="replace"), place(r.partition, r.offset)) for r in records],

@@ -1,4 +1,4 @@
-"""Where the shop is that is audited."""
+"""The sources of an audit: the databases and the broker of a shop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from eshop.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Both databases, the broker, and the names that this shop's topics and groups have there."""
+    """Both databases, the broker, and the names of this shop's topics and groups there."""
 
     orders_url: str
     payments_url: str
@@ -26,7 +26,7 @@ class Sources:
         return Database("payments", self.payments_url)
 
     def groups(self) -> Sequence[tuple[str, str]]:
-        """Return each service's consumer group with each topic that it reads."""
+        """Return each service's consumer group with each topic that the group reads."""
         return [
             (self.settings.group(service.name), self.settings.topic(topic.name))
             for service in SERVICES.values()

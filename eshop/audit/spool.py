@@ -1,4 +1,4 @@
-"""What one snapshot has shown, kept until a later one or a topic is compared: in a file, not in memory."""
+"""A snapshot's rows, kept for the comparison with a later snapshot or a topic: in a file, not in memory."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -23,10 +23,10 @@ CREATE TABLE questions (
 
 
 class Spool:
-    """Tables of a temporary file that is gone when the spool is closed; little of it is in memory."""
+    """Tables of a temporary file that vanishes with the spool; little of it is in memory."""
 
     def __init__(self) -> None:
-        # An empty name is a private file. It is used by one thread at a time.
+        # An empty name is a private file. One thread at a time uses it.
         self._connection = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
         for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{MEMORY_KIB_MAX}"):
@@ -51,5 +51,5 @@ class Spool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the file."""
         self.close()

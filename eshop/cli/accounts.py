@@ -1,4 +1,4 @@
-"""`eshop accounts`: what an operator does with users' accounts."""
+"""`eshop accounts`: operators' actions on accounts."""
 
 from typing import Annotated
 
@@ -28,9 +28,9 @@ def show(user: UserArgument, data: ShopOption = None) -> None:
 def freeze(
     user: UserArgument, reason: ReasonOption, operator: OperatorOption = None, data: ShopOption = None
 ) -> None:
-    """Have a user's new orders refused. What is paid stays paid; top-ups and refunds still come in.
+    """Refuse a user's new orders. Paid orders stay paid; top-ups and refunds still come in.
 
-    Harmless to repeat.
+    Safe to repeat.
 
     Example: [bold]eshop accounts freeze alice --reason "stolen card"[/]
     """
@@ -45,9 +45,9 @@ def freeze(
 def unfreeze(
     user: UserArgument, reason: ReasonOption, operator: OperatorOption = None, data: ShopOption = None
 ) -> None:
-    """Have a user's new orders paid again. Those that were refused stay refused.
+    """Accept a user's new orders again. Refused orders stay refused.
 
-    Harmless to repeat.
+    Safe to repeat.
 
     Example: [bold]eshop accounts unfreeze alice --reason "the card was found"[/]
     """

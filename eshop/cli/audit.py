@@ -1,4 +1,4 @@
-"""`eshop audit`: checks on a live system what the shop promises."""
+"""`eshop audit`: checks the shop's invariants on a live system."""
 
 import asyncio
 import json
@@ -65,20 +65,20 @@ def audit(
 ) -> None:
     """Check every invariant of the shop on its databases and topics, while it runs. Changes nothing.
 
-    Ends with 0 where all hold, 1 where one is broken, 2 where that can't be judged. Reads as the services'
-    own run-time roles, page by page: no snapshot of a database lives longer than 30 s. A temporary file takes
-    some 500 bytes an order.
+    Exit code: 0 if all invariants hold, 1 if one is broken, 2 without a verdict. Reads as the services' own
+    run-time roles, page by page: no snapshot of a database lives longer than 30 s. A temporary file takes
+    about 500 bytes per order.
 
-    --json prints {"ok", "judged", "checked": {what: count}, "unjudged": {what: count}, "invariants":
-    [{"id", "name", "holds", "warning", "skipped", "broken": count, "examples": [{"about": {what: id},
-    "saw": {side: what}}]}], "seconds"}, or {"ok": false, "judged": false, "error"}.
+    --json prints {"ok", "judged", "checked": {name: count}, "unjudged": {name: count}, "invariants": [{"id",
+    "name", "holds", "warning", "skipped", "broken": count, "examples": [{"about": {name: id}, "saw": {side:
+    view}}]}], "seconds"}, or {"ok": false, "judged": false, "error"}.
 
-    A line of --answers is the answer to one request for an order: {"status": 201, "order_id": "…",
-    "idempotency_key": "…", "user_id": "…"}; a status of 0 says that none came.
+    A line of --answers is the response to a request for an order: {"status": 201, "order_id": "…",
+    "idempotency_key": "…", "user_id": "…"}; a status of 0 means no response.
 
     Example: [bold]eshop audit --settle 60[/]
     """
-    # A broker that is away is the verdict's to tell, once, and not its client's at every attempt.
+    # The verdict reports a lost broker, once; aiokafka would log every attempt.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         wanted, show = _wanted(
@@ -98,7 +98,7 @@ def audit(
 
 
 def _audit_once(wanted: "Wanted") -> "Report":
-    # Only now: the launcher has no need of it.
+    # Only now: the launcher does not need the audit.
     from eshop.audit.audit import audit as run  # noqa: PLC0415
     from eshop.audit.findings import NotJudged  # noqa: PLC0415
 
@@ -145,10 +145,10 @@ def _wanted(
 
 
 def find_sources(data: Path | None, orders_database: str | None, payments_database: str | None) -> "Sources":
-    """Return where the shop is that is meant.
+    """Return the sources of the chosen shop.
 
-    The one that runs in ``data`` where that is given; else what the options and ESHOP_KAFKA say; else the one
-    that runs in the default folder, on whatever ports; else the default addresses.
+    The shop that runs in ``data`` if given; else the addresses of the options and ESHOP_KAFKA; else the shop
+    that runs in the default folder, on any ports; else the default addresses.
     """
     from eshop.audit.sources import Sources  # noqa: PLC0415
 
@@ -180,7 +180,7 @@ def find_sources(data: Path | None, orders_database: str | None, payments_databa
 
 
 def _running_ports(data: Path | None) -> dict[str, int]:
-    """Return the ports of Kafka and Postgres of the shop that runs in the folder; none where none runs."""
+    """Return the ports of Kafka and Postgres of the shop in the folder; empty if none runs."""
     record = data_folder(data).record()
     if record is None or not record.is_alive():
         return {}
@@ -193,7 +193,7 @@ def _running_ports(data: Path | None) -> dict[str, int]:
 
 
 class _Steps:
-    """Shows each step of the audit on standard error, with a bar where its length is known."""
+    """Shows each step of the audit on standard error, with a bar if its length is known."""
 
     def __init__(self, is_silent: bool) -> None:
         self.progress = Progress(
@@ -208,7 +208,7 @@ class _Steps:
         self._task: TaskID | None = None
 
     def step(self, name: str, total: int | None) -> Callable[[int], None]:
-        """Begin a step; the one before has ended."""
+        """Begin a step; the step before has ended."""
         if self._task is not None:
             self.progress.remove_task(self._task)
         task = self._task = self.progress.add_task(name, total=total)

@@ -1,6 +1,6 @@
-"""Operators' calls of the services by gRPC, each with a deadline, and what went wrong in one sentence.
+"""Operators' calls of the services by gRPC, each with a deadline; errors become one sentence.
 
-Imported by a command when it runs: the launcher has no need of gRPC.
+A command imports this module when it runs: the launcher does not need gRPC.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _Method = Callable[[aio.Channel], Callable[..., Awaitable[_Reply]]]
 
 
 class Missing(ClusterError):
-    """What was asked for is not there."""
+    """The requested object does not exist."""
 
 
 def show_account(target: Target, user_id: str) -> payments_v1_pb2.Account:
@@ -39,7 +39,7 @@ def show_account(target: Target, user_id: str) -> payments_v1_pb2.Account:
 def set_frozen(
     target: Target, user_id: str, *, frozen: bool, reason: str, operator: str
 ) -> payments_v1_pb2.Account:
-    """Freeze a user's account, or lift that; return it as it is then."""
+    """Freeze or unfreeze a user's account; return the account."""
     request = payments_v1_pb2.SetFrozenRequest(
         user_id=user_id, frozen=frozen, reason=reason, operator=operator
     )
@@ -53,7 +53,7 @@ def set_frozen(
 def refund_order(
     target: Target, order_id: str, *, reason: str, operator: str
 ) -> orders_v1_pb2.RefundOrderReply:
-    """Ask for an order's end without a charge; return it as it is now."""
+    """Request the cancellation of an order; return the order."""
     request = orders_v1_pb2.RefundOrderRequest(order_id=order_id, reason=reason, operator=operator)
     return call(
         target,
@@ -66,7 +66,7 @@ def refund_order(
 def refund_payment(
     target: Target, order_id: str, *, reason: str, operator: str
 ) -> payments_v1_pb2.RefundPaymentReply:
-    """Have payments give back what it captured for an order that orders does not have."""
+    """Have payments refund its capture for an order that the orders service does not have."""
     request = payments_v1_pb2.RefundPaymentRequest(order_id=order_id, reason=reason, operator=operator)
     return call(
         target,
@@ -77,7 +77,7 @@ def refund_payment(
 
 
 def call(target: Target, method: _Method[_Reply], request: Message, missing: str = "") -> _Reply:
-    """Call once; ``missing`` says what NOT_FOUND means. Raise Missing then, ClusterError for all else."""
+    """Call once; ``missing`` is the text for NOT_FOUND. Raise Missing then, ClusterError for other errors."""
     return asyncio.run(ask(target, method, request, missing))
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: the console, the settings, the data folder, and errors as one line."""
+"""The commands' common parts: console, settings, data folder, and errors as one line."""
 
 import sys
 from io import TextIOWrapper
@@ -27,7 +27,7 @@ class App(typer.Typer):
     """A command that ends with 1 and one message, never with a traceback."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command; turn what it raises into a message."""
+        """Run the command; turn its exception into a message."""
         drop_postgres_variables()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # a terminal's encoding may know none of our marks

@@ -1,4 +1,4 @@
-"""`eshop reset`, `eshop topics`, `eshop migrate`: what changes stored things."""
+"""`eshop reset`, `eshop topics`, `eshop migrate`: changes of stored data."""
 
 import asyncio
 from importlib import import_module
@@ -42,7 +42,7 @@ def reset(
 
 
 def topics() -> None:
-    """Create the topics of the catalogue that are missing on ESHOP_KAFKA, and check the others.
+    """Create the missing topics of the catalogue on ESHOP_KAFKA, and check the others.
 
     Example: [bold]ESHOP_KAFKA=127.0.0.1:9092 eshop topics[/]
     """
@@ -60,9 +60,9 @@ def migrate(
         ServiceName | None, typer.Argument(help="One service only.", show_default=False)
     ] = None,
 ) -> None:
-    """Create and migrate the services' databases, with ESHOP_ADMIN_DATABASE_URL. Harmless to repeat.
+    """Create and migrate the services' databases, with ESHOP_ADMIN_DATABASE_URL. Safe to repeat.
 
-    Workers do this at their start; use it where they have no right to (set that variable empty for them).
+    Workers do the same at their start, unless the variable is empty for them.
 
     Example: [bold]eshop migrate orders[/]
     """

@@ -1,4 +1,4 @@
-"""`eshop deadletters`: messages a service could never handle, and what an operator does with them."""
+"""`eshop deadletters`: dead letters of the services, and operators' actions on them."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,12 +57,12 @@ def list_letters(
     as_json: JsonOption = False,
     data: ShopOption = None,
 ) -> None:
-    """Show dead letters: how many of each cause, which partitions are held, and the oldest one by one.
+    """Show dead letters: their number by cause, held partitions, and the oldest letters one by one.
 
-    A burst of a partition's messages was parked: then it is held. The next one that can't be handled stops
-    it, until enough of them were replayed or discarded.
+    *held*: 5 messages of a partition were parked within 60 s. Its next poison message blocks it until some of
+    them are replayed or discarded.
 
-    --json prints {"groups": […], "held": […], "letters": […], "more": true where --limit left some out}.
+    --json prints {"groups": […], "held": […], "letters": […], "more": true if --limit left letters out}.
 
     Example: [bold]eshop deadletters list --cause undecodable --service payments[/]
     """
@@ -94,9 +94,9 @@ def show(
     as_json: JsonOption = False,
     data: ShopOption = None,
 ) -> None:
-    """Show a dead letter whole: the message as it came, where from, why it is here, and who did what to it.
+    """Show a dead letter: the whole message, its origin, its cause, and the actions on it.
 
-    Content that is no text is shown in base64, with "base64:" in front.
+    Content that is no text is shown in base64, after "base64:".
 
     Example: [bold]eshop deadletters show 01a204a5-b233-764f-b8b2-3123bc7b4c5c[/]
     """
@@ -121,10 +121,10 @@ def replay(
     operator: OperatorOption = None,
     data: ShopOption = None,
 ) -> None:
-    """Have a service handle parked messages as if they came now, each once, whatever is asked twice.
+    """Have a service handle parked messages like new messages, each once, even if repeated.
 
-    By id, or all that are parked of a --cause, oldest first. One that still can't be handled stays parked as
-    it was, and says why. Ends with 1 where one is not replayed in the end.
+    By id, or all parked messages of a --cause, oldest first. A message that still can't be handled stays
+    parked, and the reason is shown. Exit code 1 if a message is not replayed in the end.
 
     Example: [bold]eshop deadletters replay --cause "SQLSTATE 23514" --reason "the check is gone"[/]
     """
@@ -143,9 +143,9 @@ def discard(
     operator: OperatorOption = None,
     data: ShopOption = None,
 ) -> None:
-    """Give parked messages up: their effect never comes.
+    """Discard parked messages: they will have no effect.
 
-    By id, or all that are parked of a --cause, oldest first. Ends with 1 where one was replayed before.
+    By id, or all parked messages of a --cause, oldest first. Exit code 1 if a message was replayed before.
 
     Example: [bold]eshop deadletters discard --cause undecodable --service orders --reason "a test's"[/]
     """
@@ -160,7 +160,7 @@ def _targets(service: str | None, data: Path | None) -> list[Target]:
 
 
 def _first(targets: Sequence[Target], ask: Callable[[Target], T]) -> tuple[Target, T]:
-    """Return the first service's answer that has what is asked for; raise Missing where none has."""
+    """Return the reply of the first service that has the dead letter; raise Missing if none has."""
     from eshop.cli.calls import Missing  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
     for where in targets[:-1]:
@@ -172,7 +172,7 @@ def _first(targets: Sequence[Target], ask: Callable[[Target], T]) -> tuple[Targe
 
 
 def _chosen(dead_letter_ids: Sequence[str] | None, cause: str | None, targets: Sequence[Target]) -> Chosen:
-    """Return the dead letters that a command means, with the services that may have each."""
+    """Return the dead letters of a command, with the services that may have each."""
     if bool(dead_letter_ids) == bool(cause):
         raise ClusterError("say which: either ids, or a --cause")
     return _by_id(dead_letter_ids, targets) if dead_letter_ids else _by_cause(cause or "", targets)
@@ -198,7 +198,7 @@ def _act_on(
     reason: str,
     operator: str,
 ) -> None:
-    """Act on one after the other, say what became of each, and end with 1 where one is not as wanted."""
+    """Act on the letters one by one, print each result, and end with 1 if one has another status."""
     from eshop.cli.calls import Missing  # noqa: PLC0415  only now: the launcher has no need of gRPC
     from eshop.contracts.proto import dead_letters_v1_pb2 as pb  # noqa: PLC0415
 
@@ -297,5 +297,5 @@ def _one_line(error: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return text that came from elsewhere without what a terminal would obey."""
+    """Return foreign text without the characters that a terminal would obey."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,4 +1,4 @@
-"""`eshop doctor` and `eshop version`: what is installed here, and what to do about what is missing."""
+"""`eshop doctor` and `eshop version`: the installed parts, and remedies for missing ones."""
 
 import platform
 import re
@@ -33,7 +33,7 @@ LIBRARIES = ("faust-streaming", "aiokafka", "aiohttp", "aiopg", "SQLAlchemy", "g
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; ``mend`` says what to do where it is not well."""
+    """The finding of a check; ``mend`` is the remedy if it fails."""
 
     name: str
     found: str
@@ -41,7 +41,7 @@ class Finding:
 
 
 def version() -> None:
-    """Show the versions of the shop and of what it runs on.
+    """Show the versions of the shop and of its parts.
 
     Example: [bold]eshop version[/]
     """
@@ -54,11 +54,11 @@ def version() -> None:
 
 
 def doctor(data: DataOption = None) -> None:
-    """Check Python, libraries, codecs, Java, Kafka, Postgres, Valkey, ports and disk; say how to mend each.
+    """Check Python, libraries, codecs, Java, Kafka, Postgres, Valkey, ports and disk, with remedies.
 
-    Names the variables of other programs that are set: those that the shop ignores, and those it can't.
+    Names variables of other programs that are set: ignored ones, and ones that can't be ignored.
 
-    Ends with 1 where something would keep the cluster from starting.
+    Exit code 1 if a fault would keep the cluster from starting.
 
     Example: [bold]eshop doctor[/]
     """
@@ -106,7 +106,7 @@ def _libraries() -> Finding:
 
 
 def _required() -> Iterable[str]:
-    """Return the names of what the product itself needs (not its extras)."""
+    """Return the names of the product's own requirements (without its extras)."""
     for line in metadata.requires("eshop") or ():
         if "extra ==" not in line:
             yield re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
@@ -154,7 +154,7 @@ def _disk(folder: DataFolder) -> Finding:
 
 
 def _environment() -> list[Finding]:
-    """Name every variable that is set for another program: what is ignored, and what nobody can ignore."""
+    """Name every variable that is set for another program: ignored ones, and ones that can't be ignored."""
     found = [Finding("ignored", f"{whose} {', '.join(names)}") for whose, names in ignored().items()]
     effective = sorted(name for name in GIVEN if is_in_effect(name))
     if effective:

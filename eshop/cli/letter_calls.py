@@ -1,4 +1,4 @@
-"""Operators' calls of the services' dead letters. Imported by a command when it runs, as ``calls`` is."""
+"""Operators' calls of the services' dead letters. A command imports this module when it runs."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -18,7 +18,7 @@ def summarize(target: Target, cause: str, status: str) -> pb.Summary:
 
 
 def letters(target: Target, cause: str, status: str) -> Iterator[pb.DeadLetter]:
-    """Yield them, oldest first, page by page: what is changed meanwhile is yielded once at the most."""
+    """Yield dead letters, oldest first, page by page, each at most once even if it changes meanwhile."""
     ask = partial(pb.ListRequest, cause=cause, status=status, limit=PAGE)
     request: pb.ListRequest | None = ask()
     while request is not None:
@@ -28,19 +28,19 @@ def letters(target: Target, cause: str, status: str) -> Iterator[pb.DeadLetter]:
 
 
 def show(target: Target, dead_letter_id: str) -> pb.DeadLetterWhole:
-    """Return one, whole; raise Missing."""
+    """Return a dead letter with its whole message; raise Missing."""
     request = pb.ShowRequest(dead_letter_id=dead_letter_id)
     return call(target, lambda channel: DeadLettersStub(channel).Show, request, _missing(dead_letter_id))
 
 
 def replay(target: Target, request: pb.ActRequest) -> pb.ActReply:
-    """Have one handled after all; raise Missing."""
+    """Replay a dead letter; raise Missing."""
     missing = _missing(request.dead_letter_id)
     return call(target, lambda channel: DeadLettersStub(channel).Replay, request, missing)
 
 
 def discard(target: Target, request: pb.ActRequest) -> pb.ActReply:
-    """Give one up; raise Missing."""
+    """Discard a dead letter; raise Missing."""
     missing = _missing(request.dead_letter_id)
     return call(target, lambda channel: DeadLettersStub(channel).Discard, request, missing)
 

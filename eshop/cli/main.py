@@ -1,4 +1,4 @@
-"""The `eshop` command: one word for each thing a developer does with the shop."""
+"""The `eshop` command, with a subcommand for each task of a developer or operator."""
 
 from eshop.cli import accounts, audit, data, deadletters, doctor, orders, status, timeline, up
 from eshop.cli.console import App

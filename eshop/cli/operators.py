@@ -1,4 +1,4 @@
-"""What operators' commands share: who acts and why, and which service is to do it."""
+"""The common options of operators' commands: operator, reason, and the target service."""
 
 import getpass
 import os
@@ -35,7 +35,7 @@ ShopOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A service to call: its workers' addresses, comma-separated, and what it wants to be shown."""
+    """A service to call: its workers' addresses, comma-separated, and the service token."""
 
     service: str
     addresses: str
@@ -43,10 +43,10 @@ class Target:
 
 
 def target(service: str, data: Path | None) -> Target:
-    """Return the service of the shop that is meant.
+    """Return the service of the chosen shop.
 
-    The one that runs in ``data`` where that is given; else what ESHOP_*_GRPC says; else the one that runs in
-    the default folder, on whatever ports; else the default address.
+    The shop that runs in ``data`` if given; else ESHOP_*_GRPC; else the shop that runs in the default folder,
+    on any ports; else the default address.
     """
     settings = Settings()
     addresses = settings.grpc_addresses(service)
@@ -60,7 +60,7 @@ def target(service: str, data: Path | None) -> Target:
 
 
 def operator_name(chosen: str | None) -> str:
-    """Return who acts: as told, else the OS user."""
+    """Return the operator: the given name, else the OS user."""
     if chosen is not None:
         return chosen
     try:
@@ -70,7 +70,7 @@ def operator_name(chosen: str | None) -> str:
 
 
 def _running(folder: DataFolder, service: str) -> str | None:
-    """Return where the shop that runs in the folder has its service, or None where none runs."""
+    """Return the addresses of the service of the shop in the folder, or None if none runs."""
     record = folder.record()
     if record is None or not record.is_alive():
         return None

@@ -1,4 +1,4 @@
-"""`eshop orders`: what an operator does with orders."""
+"""`eshop orders`: operators' actions on orders."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="End orders without a charge. For operators.")
 
 
-# With one command only, Typer would leave its name out.
+# With a single command, Typer would omit the command's name.
 @app.callback()
 def _group() -> None:
     pass
@@ -25,10 +25,10 @@ def refund(
     operator: OperatorOption = None,
     data: ShopOption = None,
 ) -> None:
-    """End an order without a charge: one that is paid gets its money back, one that is NEW is not charged.
+    """Cancel an order without a charge: a paid order is refunded, a NEW order is not charged.
 
-    Returns when it is asked for; the order's end follows. If orders has no such order, but payments took
-    money for it, payments gives that back at once. Harmless to repeat.
+    Returns after the request; the order's new status follows. If the orders service has no such order, but
+    payments has captured money for it, payments refunds the money at once. Safe to repeat.
 
     Example: [bold]eshop orders refund 01a204a5-b233-764f-b8b2-3123bc7b4c5c --reason "broken lamp"[/]
     """

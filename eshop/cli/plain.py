@@ -14,7 +14,7 @@ def time_text(stamp: Timestamp) -> str:
 
 
 def text_of(content: bytes) -> str:
-    """Return bytes as text; where they are none, in base64, which is then said in front."""
+    """Return bytes as text, or in base64 after "base64:" if they are no text."""
     try:
         return content.decode()
     except UnicodeDecodeError:
@@ -22,7 +22,7 @@ def text_of(content: bytes) -> str:
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """Return a message's fields by name; None for what is not there."""
+    """Return a message's fields by name; None for missing ones."""
     fields: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)

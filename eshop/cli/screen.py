@@ -1,4 +1,4 @@
-"""What `eshop up` shows: news of the children, the table of addresses, and all logs in one stream."""
+"""The output of `eshop up`: events of the children, the table of addresses, and all logs in one stream."""
 
 import logging
 import time
@@ -33,13 +33,13 @@ class Screen:
         self._log.addHandler(handler)
 
     def announce(self, name: str, text: str) -> None:
-        """Say what happened to a child. Called from several threads."""
+        """Print an event of a child. Called from several threads."""
         self._log.info("%s %s", name, text)
         line = Text.assemble((f"{'eshop':<{NAME_WIDTH}}", "bold white"), f"│ {name} {text}")
         console.print(line, soft_wrap=True)
 
     def follow(self, logs: list[Path]) -> None:
-        """Show from now on what is appended to the logs, each with its name in a colour of its own."""
+        """Show new lines of the logs from now on, each with its name in a colour of its own."""
         self._tails = [
             (
                 Text.assemble((f"{path.stem:<{NAME_WIDTH}}", COLOURS[number % len(COLOURS)]), "│ "),
@@ -49,14 +49,14 @@ class Screen:
         ]
 
     def show_new_lines(self) -> None:
-        """Show what came since the last call."""
+        """Show the lines since the last call."""
         for prefix, tail in self._tails:
             for line in tail.new_lines():
                 console.print(prefix + Text.from_ansi(line), soft_wrap=True)
 
 
 def show_urls(plan: Plan, data: Path, seconds: float) -> None:
-    """Print where everything is, and a first thing to try."""
+    """Print all addresses, and a first command to try."""
     table = Table(title=f"eshop is ready after {seconds:.1f} s", title_justify="left")
     table.add_column("what")
     table.add_column("where", overflow="fold")
@@ -83,7 +83,7 @@ def show_urls(plan: Plan, data: Path, seconds: float) -> None:
 
 
 def show_missing(missing: list[Supervised]) -> None:
-    """Say what the shop goes without, and that it is tried again."""
+    """Print the missing optional parts, and that their start is retried."""
     for child in missing:
         console.print(
             f"[bold yellow]without {child.name}:[/] it is not ready, and is started again until it is"

@@ -1,4 +1,4 @@
-"""`eshop status` and `eshop logs`: look at a cluster that another `eshop up` runs."""
+"""`eshop status` and `eshop logs`: a view of a cluster that another `eshop up` runs."""
 
 import json
 import time
@@ -39,8 +39,8 @@ def status(
 ) -> None:
     """Show every process of the running cluster: state, readiness, id, ports, uptime, restarts.
 
-    Ends with 1 where nothing runs or something is not ready. The shop serves without projections; `ready`
-    beside `processes` in --json says whether it does.
+    Exit code 1 if no cluster runs or a process is not ready. The shop serves without projections; `ready`
+    beside `processes` in --json tells whether it serves.
 
     Example: [bold]eshop status --json | jq '.processes[] | {name, pid, ready}'[/]
     """

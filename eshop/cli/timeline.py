@@ -1,4 +1,4 @@
-"""`eshop timeline`: what happened to an order, in both services, and how long each step took."""
+"""`eshop timeline`: the steps of an order in all services, and the time between them."""
 
 import json
 from typing import Annotated, Any
@@ -16,11 +16,11 @@ def timeline(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     data: ShopOption = None,
 ) -> None:
-    """Show what happened to an order, in order of time, with the milliseconds between.
+    """Show the steps of an order, in order of time, with the milliseconds between.
 
-    Request, messages in the outbox and where they were published, when the other service received them and
-    how often it dropped them because they came again, decision and postings, feed numbers, dead letters, and
-    what operators did. Times are the services' databases' own. What retention has taken is said.
+    Request, messages in the outbox and their places on topics, their receipt by the other services and
+    dropped redeliveries, decision and postings, feed numbers, dead letters, and operators' actions. Times are
+    those of the services' databases. Deletions by retention are noted.
 
     --json prints {"order_id", "user_id", "steps": [{"at", "after_ms", "service", "what", …}], "removed":
     [{"service", "table", "before"}], "waiting": [{"service", "message_id", "type"}]}.
@@ -91,5 +91,5 @@ def _feed(stream: str, step: dict[str, Any]) -> str:
 
 
 def _short(type_: str | None) -> str:
-    """Return a message's type without where it comes from; a message may be known by its id only."""
+    """Return a message's type without its source, or the id if only the id is known."""
     return (type_ or "a message").rpartition(".")[2]

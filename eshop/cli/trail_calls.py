@@ -1,4 +1,4 @@
-"""An operator's question after an order's way. Imported by a command when it runs, as ``calls`` is."""
+"""An operator's read of a timeline. A command imports this module when it runs."""
 
 import asyncio
 from collections.abc import Iterable

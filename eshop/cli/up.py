@@ -1,4 +1,4 @@
-"""`eshop up` and `eshop down`: run the whole shop, and end it."""
+"""`eshop up` and `eshop down`: run the whole shop, and stop it."""
 
 import inspect
 import os
@@ -73,10 +73,10 @@ def up(
 ) -> None:
     """Start Kafka, Postgres, Valkey, the workers and the gateway; stop all of it with Ctrl-C.
 
-    What crashes is started again. Data stays in the data folder for the next start.
+    A process that crashes is restarted. Data stays in the data folder for the next start.
 
-    Examples: [bold]eshop up[/], [bold]eshop up --scale orders=2,payments=2[/],
-    [bold]eshop up --postgres-port 5433[/], [bold]eshop up --ephemeral --detach[/]
+    Examples: [bold]eshop up[/], [bold]eshop up --scale orders=2,payments=2[/], [bold]eshop up --postgres-port
+    5433[/], [bold]eshop up --ephemeral --detach[/]
     """
     chosen = {name: ports[_parameter(name)] for name in BASE_PORTS}
     numbers = parse_scale(scale or ())
@@ -122,7 +122,7 @@ def _run(folder: DataFolder, plan: Plan, stop_wanted: threading.Event, ephemeral
 
 
 def fetch_with_progress(settings: Settings) -> None:
-    """Download the jars that are missing, with a bar."""
+    """Download the missing jars, with a progress bar."""
     folder, jars = cache_folder(settings.cache), locked_jars()
     missing: tuple[Jar, ...] = missing_jars(folder, jars)
     if not missing:
@@ -135,7 +135,7 @@ def fetch_with_progress(settings: Settings) -> None:
 
 
 def _temporary_folder(data: Path | None) -> DataFolder:
-    """Return a folder that may be removed at the end: a new one, or an empty one that was named."""
+    """Return a folder that may be removed at the end: a new folder, or a given empty folder."""
     if data is None:
         return temporary_folder()
     folder = DataFolder(data)
@@ -145,7 +145,7 @@ def _temporary_folder(data: Path | None) -> DataFolder:
 
 
 def _stop_on_signals() -> threading.Event:
-    """Return what the first Ctrl-C, SIGTERM or hang-up sets; a second leaves the rest to the guardian."""
+    """Return the event that Ctrl-C, SIGTERM or hang-up sets; after a second signal the guardian acts."""
     wanted = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -159,11 +159,11 @@ def _stop_on_signals() -> threading.Event:
 
 
 def _detach(folder: DataFolder) -> None:
-    """Run the same command in a session of its own; return when it is ready, or fail as it failed."""
+    """Run the same command in its own session; return when it is ready, or fail with its error."""
     words = [word for word in sys.argv[1:] if word not in {"--detach", "-d"}]
     folder.make()
     log = folder.log("detached")
-    # Opened before it can be gone: a launcher that fails takes an ephemeral folder with it.
+    # Opened early: a launcher that fails removes an ephemeral folder.
     with log.open("wb") as output, log.open(encoding="utf-8", errors="replace") as said:
         launcher = subprocess.Popen(
             [sys.executable, "-m", "eshop.cli", *words, "--quiet", "--data", str(folder.path)],
@@ -193,7 +193,7 @@ def _wait_for_detached(launcher: "subprocess.Popen[bytes]", folder: DataFolder, 
 
 
 def down(data: DataOption = None) -> None:
-    """Stop the cluster that runs in the data folder, in order, and wait until it is gone.
+    """Stop the cluster that runs in the data folder, in order, and wait for its end.
 
     Example: [bold]eshop down[/]
     """

@@ -1,4 +1,4 @@
-"""Kafka, Postgres and Valkey as child processes: what the tests run on, and the launcher's lower half."""
+"""Kafka, Postgres and Valkey as child processes: for tests, and for the lower half of the launcher."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +40,7 @@ class PartPorts:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The three parts of one data folder."""
+    """The three parts of a data folder."""
 
     kafka: Kafka
     postgres: Postgres
@@ -62,7 +62,7 @@ class Parts:
         )
 
     def prepare(self) -> None:
-        """Make what the parts keep on disk, all three at the same time."""
+        """Prepare the parts' files on disk, for all three at the same time."""
         each: list[Callable[[], None]] = [self.kafka.prepare, self.postgres.prepare, self.valkey.prepare]
         with ThreadPoolExecutor(len(each)) as pool:
             for done in [pool.submit(prepare) for prepare in each]:
@@ -72,8 +72,8 @@ class Parts:
 class EmbeddedCluster:
     """The three parts, started together on free ports; a context manager.
 
-    Nothing restarts by itself: a test that kills a part starts it again when it wants to. When this process
-    is gone, however it went, the guardian ends the parts.
+    No part restarts by itself: a test that kills a part restarts it. After any end of this process, the
+    guardian ends the parts.
     """
 
     def __init__(self, data: Path | None = None, settings: Settings | None = None) -> None:
@@ -102,7 +102,7 @@ class EmbeddedCluster:
         return self._parts.valkey.url
 
     def start(self) -> Self:
-        """Fetch what is missing, start all parts, and return when they are ready."""
+        """Download missing files, start all parts, and return when they are ready."""
         try:
             self._folder.lock()
             jars, folder = locked_jars(), self._parts.kafka.jars
@@ -122,7 +122,7 @@ class EmbeddedCluster:
         return self
 
     def stop(self) -> None:
-        """End all parts and, where the folder is temporary, remove it."""
+        """End all parts and remove a temporary folder."""
         for process in self._processes.values():
             process.ask_to_stop()
         for process in self._processes.values():
@@ -135,25 +135,25 @@ class EmbeddedCluster:
             remove_folder(self._folder.path)
 
     def pid(self, name: PartName) -> int | None:
-        """Return the process id of a part, None where it is stopped."""
+        """Return the process id of a part, None if it is stopped."""
         return self._processes[name].pid
 
     def stop_part(self, name: PartName) -> None:
-        """End one part tidily."""
+        """Stop a part in an orderly way."""
         self._processes[name].stop()
 
     def kill_part(self, name: PartName) -> None:
-        """End one part by SIGKILL, with its own children."""
+        """End a part by SIGKILL, with its own children."""
         self._processes[name].kill()
 
     def start_part(self, name: PartName) -> None:
-        """Start a part that is stopped, on the same port and data, and return when it is ready."""
+        """Start a stopped part, on the same port and data, and return when it is ready."""
         self._processes[name].start().wait_ready(READY_SECONDS_MAX)
 
     def __enter__(self) -> Self:
-        """Start it."""
+        """Start the cluster."""
         return self.start()
 
     def __exit__(self, *_: object) -> None:
-        """Stop it."""
+        """Stop the cluster."""
         self.stop()

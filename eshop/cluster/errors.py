@@ -1,5 +1,5 @@
-"""The one exception of the rooms `cluster` and `cli`: what a person can read and act on."""
+"""The exception of the rooms `cluster` and `cli`, with a text for people."""
 
 
 class ClusterError(Exception):
-    """Say in one sentence what is wrong and what to do; the command prints it and ends with 1."""
+    """An error with a sentence about its cause and remedy; the command prints it and ends with 1."""

@@ -1,4 +1,4 @@
-"""The data folder of a run: its lock, its logs, and the record of what runs in it."""
+"""The data folder of a run: its lock, its logs, and the record of its processes."""
 
 import contextlib
 import fcntl
@@ -27,7 +27,7 @@ STARTED_TOLERANCE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """One child as `eshop status` shows it. ``started_at`` is in seconds since 1970."""
+    """A child as `eshop status` shows it. ``started_at`` is in seconds since 1970."""
 
     name: str
     kind: str
@@ -40,7 +40,7 @@ class ProcessRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What runs in a data folder. ``created`` tells the launcher from a later process with its id."""
+    """The processes of a data folder. ``created`` tells the launcher from a later process with its id."""
 
     pid: int
     created: float
@@ -49,7 +49,7 @@ class RunRecord:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `dump` wrote, of a newer version, too."""
+        """Read the output of `dump`, also of a newer version."""
         loaded: dict[str, Any] = json.loads(text)
         loaded["processes"] = tuple(from_stored(ProcessRecord, one) for one in loaded["processes"])
         return from_stored(cls, loaded)
@@ -59,7 +59,7 @@ class RunRecord:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def is_alive(self) -> bool:
-        """Tell whether the launcher that wrote this still runs."""
+        """Tell whether the launcher of this record still runs."""
         try:
             return abs(psutil.Process(self.pid).create_time() - self.created) < CREATED_TOLERANCE_SECONDS
         except psutil.Error:
@@ -67,10 +67,10 @@ class RunRecord:
 
 
 class DataFolder:
-    """Everything a run keeps on disk is below this folder; one launcher at a time."""
+    """The folder of all files of a run; one launcher at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Name the folder; it is made when it is locked."""
+        """Name the folder; the lock creates it."""
         self.path = path.absolute()
         self._lock: int | None = None
 
@@ -84,11 +84,11 @@ class DataFolder:
         return self.logs / f"{name}.log"
 
     def keep_logs(self) -> Path:
-        """Move the logs to where they outlive the folder; return where that is."""
+        """Move the logs to a place that outlives the folder; return the place."""
         return Path(shutil.move(self.logs, tempfile.mkdtemp(prefix="eshop-logs-")))
 
     def make(self) -> None:
-        """Make the folder and its first files; raise ClusterError where that can't be done."""
+        """Make the folder and its first files; raise ClusterError on failure."""
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
             (self.path / "lock").touch(0o644)
@@ -100,15 +100,15 @@ class DataFolder:
 
     @property
     def lock_descriptor(self) -> int:
-        """The open lock: whoever inherits it keeps the folder locked."""
+        """The open lock: a process that inherits it keeps the folder locked."""
         assert self._lock is not None
         return self._lock
 
     def lock(self) -> None:
         """Make the folder and lock it for this process.
 
-        Raises ClusterError where another launcher runs here. Where its launcher is gone and the guardian is
-        still ending the children, wait for that.
+        Raises ClusterError if another launcher runs here. If its launcher is gone and the guardian is still
+        ending the children, wait for the guardian.
         """
         self.make()
         descriptor = os.open(self.path / "lock", os.O_RDWR)
@@ -128,7 +128,7 @@ class DataFolder:
         self._end_leftovers()
 
     def _end_leftovers(self) -> None:
-        """End children that outlived launcher and guardian, where both were killed at once."""
+        """End children that outlived launcher and guardian, if both were killed at once."""
         record = self.record()
         for child in record.processes if record is not None else ():
             with contextlib.suppress(psutil.Error):
@@ -145,7 +145,7 @@ class DataFolder:
             self._lock = None
 
     def is_locked(self) -> bool:
-        """Tell whether anybody (a launcher, or a guardian at its last work) holds the folder."""
+        """Tell whether a launcher, or a guardian at its last work, holds the folder."""
         try:
             descriptor = os.open(self.path / "lock", os.O_RDWR)
         except FileNotFoundError:
@@ -156,15 +156,15 @@ class DataFolder:
             os.close(descriptor)
 
     def is_data_folder(self) -> bool:
-        """Tell whether the folder was made by `lock`: whether it may be deleted as one of ours."""
+        """Tell whether `lock` made the folder: only such a folder may be deleted."""
         return (self.path / "lock").is_file() and self.logs.is_dir()
 
     def may_be_removed(self) -> bool:
-        """Tell whether `temporary_folder` made this, or it is empty, or does not exist."""
+        """Tell whether the folder comes from `temporary_folder`, is empty, or does not exist."""
         return not self.path.exists() or (self.path / TEMPORARY_MARK).exists() or not any(self.path.iterdir())
 
     def record(self) -> RunRecord | None:
-        """Return what the last launcher wrote down, dead or alive."""
+        """Return the record of the last launcher, dead or alive."""
         try:
             return RunRecord.parse((self.path / "run.json").read_text())
         except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):

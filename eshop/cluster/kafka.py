@@ -1,4 +1,4 @@
-"""Kafka 4.2 as one node in KRaft mode, run by Java from the locked jars."""
+"""Kafka 4.2 as a single node in KRaft mode, run by Java from the locked jars."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from eshop.cluster.probes import kafka_is_ready
 from eshop.cluster.process import Program
 from eshop.environment import child_environment
 
-#: Fixed, so that a format that is done again after an interruption makes the same cluster.
+#: Fixed, so that a repeated format after an interruption makes the same cluster.
 CLUSTER_ID = "ZXNob3AtZGV2LWNsdXN0ZQ"
 #: The quick compiler only: ready after 2.9 s and 3.0 s of CPU in place of 5.9 s and 4.9 s (two busy cores).
 JVM = ("-Xms128m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError", "-XX:TieredStopAtLevel=1")
@@ -45,7 +45,7 @@ broker.session.timeout.ms=4000
 log.cleaner.dedupe.buffer.size=16777216
 """
 
-#: To standard output: the launcher keeps it in the log file. No date, the time will do for a person.
+#: To standard output, which the launcher keeps in the log file. Without the date: people need only the time.
 LOGGING = """\
 status = error
 appender.out.type = Console
@@ -63,7 +63,7 @@ logger.server.level = WARN
 
 @dataclass(frozen=True, slots=True)
 class Kafka:
-    """One node with its folder, its two ports, the folder of its jars, and its Java."""
+    """A node with its folder, its two ports, the folder of its jars, and its Java."""
 
     folder: Path
     port: int
@@ -104,8 +104,8 @@ class Kafka:
         return self.folder / "server.properties"
 
     def _write_properties(self, logs: Path) -> None:
-        # By its name alone, as Kafka runs in its folder: Java reads this file as Latin-1, and a comma in the
-        # folder's path would end the name.
+        # By its name alone, since Kafka runs in its folder: Java reads this file as Latin-1, and a comma in
+        # the folder's path would end the name.
         self._properties.write_text(
             PROPERTIES.format(
                 host=HOST, port=self.port, controller_port=self.controller_port, log_dirs=logs.name
@@ -113,7 +113,7 @@ class Kafka:
         )
 
     def _format(self) -> None:
-        """Format under another name and move it: an interruption leaves no half-formatted folder."""
+        """Format under another name and rename: an interruption leaves no half-formatted folder."""
         staging = self.folder / "logs.new"
         shutil.rmtree(staging, ignore_errors=True)
         self._write_properties(staging)
@@ -140,5 +140,5 @@ class Kafka:
 
 
 def _environment() -> dict[str, str]:
-    """Return Java's: in the C locale it can't name a folder that has a letter outside ASCII."""
+    """Return Java's: in the C locale Java can't open a folder with a letter outside ASCII."""
     return child_environment("C.UTF-8")

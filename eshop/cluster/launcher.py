@@ -1,4 +1,4 @@
-"""Start the whole shop in order, watch over it, and stop it in the opposite order.
+"""Starts the whole shop in order, supervises it, and stops it in reverse order.
 
 See docs/adr/0008-a-cluster-without-docker.md.
 """
@@ -24,23 +24,23 @@ from eshop.kafka.topics import ensure_topics
 from eshop.settings import Settings
 
 TICK_SECONDS = 0.2
-#: A child that ended so often before it was ever ready will not become so by itself.
+#: A child that ended this often before it was ever ready will not become ready by itself.
 FAILED_STARTS_MAX = 3
-#: The shop serves without them: they show, and nothing depends on what they show.
+#: The shop serves without these processes.
 OPTIONAL_KINDS = frozenset({PROJECTIONS})
-#: One that has not ended yet may be ready in a moment, and then all is.
+#: An optional process that still runs may be ready in a moment.
 OPTIONAL_SECONDS_MAX = 30.0
 
 Announce = Callable[[str, str], None]
 
 
 class Launcher:
-    """One run: Kafka, Postgres and Valkey, then the topics, then the services.
+    """A run: Kafka, Postgres and Valkey, then the topics, then the services.
 
-    It is ready when all are, but for those that the shop serves without: see ``missing``.
+    It is ready when all processes are, apart from optional ones: see ``missing``.
 
-    ``announce(name, text)`` is told what happens to each child, from several threads. ``stop_wanted`` ends
-    every wait. The data folder must be locked.
+    ``announce(name, text)`` is called with the events of each child, from several threads. ``stop_wanted``
+    ends every wait. The data folder must be locked.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Launcher:
         self._guardian = Guardian((folder.lock_descriptor,))
 
     def start(self) -> Self:
-        """Return when everything is ready; raise ClusterError, with a log's last lines, where it won't be."""
+        """Return when everything is ready; raise ClusterError, with a log's last lines, if it fails."""
         self._write_record()
         self._parts.prepare()
         ports = self.plan.parts
@@ -94,7 +94,7 @@ class Launcher:
         return self
 
     def missing(self) -> list[Supervised]:
-        """Return the children that are not ready; the supervisor goes on trying."""
+        """Return the children that are not ready; the supervisor keeps trying."""
         return [child for child in self.children if child.state is not State.READY]
 
     def watch(self, tick: Callable[[], None]) -> None:
@@ -138,13 +138,13 @@ class Launcher:
         self._wait_for_optional(children)
 
     def _waiting(self, children: list[Supervised]) -> list[Supervised]:
-        """Return those that nothing goes without and that are not ready."""
+        """Return the required children that are not ready."""
         return [
             child for child in children if child.state is not State.READY and child.kind not in OPTIONAL_KINDS
         ]
 
     def _wait_for_optional(self, children: list[Supervised]) -> None:
-        """Wait a while for the others, but for none that has ended already."""
+        """Wait a while for optional children, but for none that has ended already."""
         end = time.monotonic() + OPTIONAL_SECONDS_MAX
         while any(child.state is State.STARTING and not child.restarts for child in children):
             if self._stop_wanted.wait(TICK_SECONDS / 2) or time.monotonic() > end:

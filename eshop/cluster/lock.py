@@ -1,4 +1,4 @@
-"""Make `kafka.lock.txt` anew: `python -m eshop.cluster.lock` (`make lock` runs it). Needs the network."""
+"""Makes `kafka.lock.txt`: `python -m eshop.cluster.lock` (`make lock` runs it). Needs the network."""
 
 import tempfile
 from pathlib import Path
@@ -8,13 +8,13 @@ from jgo.maven import Dependency, MavenContext, PythonResolver
 from eshop.cluster.jars import KAFKA_VERSION, LOCK, Jar, sha256_of
 
 KAFKA = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
-#: Kafka speaks to slf4j; without a binding to log4j, which it depends on, the broker is silent.
+#: Kafka logs by slf4j; without a binding to log4j, a dependency of Kafka, the broker is silent.
 BINDING = "org.apache.logging.log4j:log4j-slf4j-impl"
 HEADER = f"# The jars of Kafka {KAFKA_VERSION} with its logging; made by `python -m eshop.cluster.lock`.\n"
 
 
 def main() -> None:
-    """Resolve Kafka and its logging binding, download them, and write down versions and checksums."""
+    """Resolve Kafka and its logging binding, download them, and write versions and checksums."""
     with tempfile.TemporaryDirectory() as room:
         context = MavenContext(resolver=PythonResolver(), repo_cache=Path(room))
         found = _resolve(context, KAFKA)

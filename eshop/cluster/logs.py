@@ -1,4 +1,4 @@
-"""Log files of children: follow them, read their end, and keep them below a bound."""
+"""Log files of children: follow them, read their end, and bound their size."""
 
 import re
 import shutil
@@ -6,19 +6,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 LOG_BYTES_MAX = 20 * 1024 * 1024
-#: What one reading shows at most; a child that writes faster is shown with gaps, its file has everything.
+#: The bound of a reading; a child that writes faster is shown with gaps, its file is complete.
 READ_BYTES_MAX = 64 * 1024
 LINE_BYTES_TYPICAL = 200
 CAUSE_LINES_MAX = 8
 TRACEBACK = "Traceback (most recent call last):"
-#: As Python's, Kafka's and Postgres' logs have it.
+#: The format of Python's, Kafka's and Postgres' logs.
 _SEVERE = re.compile(r"\b(ERROR|CRITICAL|FATAL|PANIC)\b")
 #: A log's own line, by its time.
 _STAMPED = re.compile(r"\[?(\d{4}-\d\d-\d\d[ T])?\d\d:\d\d:\d\d")
 
 
 class Tail:
-    """Reads what is appended to a file, whole lines only; begins anew where the file was cut."""
+    """Reads new lines of a file, whole lines only; starts again after the file was cut."""
 
     def __init__(self, path: Path, *, from_end: bool = True) -> None:
         self.path = path
@@ -26,7 +26,7 @@ class Tail:
         self._rest = b""
 
     def new_lines(self) -> list[str]:
-        """Return the lines that came since the last call; a gap is said in a line of its own."""
+        """Return the lines since the last call; a gap has a line of its own."""
         size = _size(self.path)
         if size < self._position:
             self._position, self._rest = 0, b""
@@ -58,9 +58,9 @@ def last_lines(path: Path, count: int) -> Iterator[str]:
 
 
 def cause_of_end(lines: Sequence[str]) -> list[str]:
-    """Return what says why a program ended: its last error, with the exception where there is one.
+    """Return the reason for a program's end: its last error, with the exception if there is one.
 
-    Nothing if there is neither. What a program logs while it stops comes after that, and hides it.
+    Empty without both. Messages of the program's stop come after the error, and hide it.
     """
     for at in range(len(lines) - 1, -1, -1):
         if lines[at] == TRACEBACK:
@@ -72,17 +72,17 @@ def cause_of_end(lines: Sequence[str]) -> list[str]:
 
 
 def _exception(lines: Sequence[str]) -> list[str]:
-    """Return the exception's own lines, which come after those of its frames."""
+    """Return the exception's own lines, which follow the lines of its frames."""
     begin = next((at for at, line in enumerate(lines) if not line.startswith(" ")), len(lines))
     end = next((at for at in range(begin, len(lines)) if _STAMPED.match(lines[at])), len(lines))
     return list(lines[begin:end])
 
 
 def bound_log(path: Path) -> None:
-    """Move what a log file holds to `NAME.log.1` when it has grown past the bound.
+    """Move a log file's content to `NAME.log.1` when it has grown past the bound.
 
-    The child keeps its open file, which it appends to, so the file is copied and cut; a line written
-    between the two is lost.
+    The child keeps its open file and appends to it, so the file is copied and cut; a line written between the
+    two is lost.
     """
     if _size(path) > LOG_BYTES_MAX:
         shutil.copyfile(path, path.with_name(path.name + ".1"))

@@ -1,4 +1,4 @@
-"""Run Postgres where the launcher is root, which Postgres refuses: as a user that can reach its folder."""
+"""Runs Postgres for a launcher that is root, which Postgres refuses: as a user that can reach the folder."""
 
 import hashlib
 import os
@@ -14,7 +14,8 @@ from eshop.cluster.process import OsUser
 from eshop.environment import child_environment
 
 NAMES = ("postgres", "nobody")
-#: Where root keeps what the data folder can't: unlike the temporary one it outlives a restart of the machine.
+#: Root's place for files that can't be in the data folder: unlike the temporary folder it outlives a restart
+#: of the machine.
 STATE = Path("/var/lib")
 TRY_SECONDS_MAX = 10
 
@@ -28,7 +29,7 @@ class UserArguments(TypedDict):
 
 
 def unprivileged_user() -> OsUser | None:
-    """Return the user for Postgres where this process is root, else None: the user itself will do."""
+    """Return the user for Postgres if this process is root, else None: the process's own user is suitable."""
     if os.geteuid() != 0:
         return None
     for name in NAMES:
@@ -45,7 +46,7 @@ def unprivileged_user() -> OsUser | None:
 
 
 def can_enter(user: OsUser | None, folder: Path) -> bool:
-    """Tell whether the user can get into the folder, asked of the system itself."""
+    """Tell whether the user can enter the folder, by asking the system."""
     return _succeeds(user, ("/bin/sh", "-c", 'cd "$1" && ls >/dev/null', "sh", str(folder)))
 
 
@@ -80,7 +81,7 @@ def as_user(user: OsUser | None) -> UserArguments:
 def reachable_folder(user: OsUser | None, wanted: Path, *, ephemeral: bool) -> Path:
     """Return the folder to use in place of ``wanted``, made, owned by the user and reachable by it.
 
-    Where ``wanted`` itself can't be reached (below root's home), it becomes a link to the one that can.
+    If ``wanted`` can't be reached (below root's home), it becomes a link to a reachable folder.
     """
     if user is None:
         wanted.mkdir(parents=True, exist_ok=True)
@@ -116,7 +117,7 @@ def _elsewhere(user: OsUser, wanted: Path, *, ephemeral: bool) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder, and what it links to where it is a link."""
+    """Delete a folder, and the target if it is a link."""
     target = folder.resolve()
     if folder.is_symlink():
         folder.unlink()

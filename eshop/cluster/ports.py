@@ -1,4 +1,4 @@
-"""Ports on 127.0.0.1: is one taken and by whom, and which are free."""
+"""Ports on 127.0.0.1: holders of taken ports, and free ports."""
 
 import errno
 import random
@@ -9,15 +9,15 @@ import psutil
 from eshop.cluster.errors import ClusterError
 
 HOST = "127.0.0.1"
-#: Free ports are drawn from here: below the range Linux and macOS use for outgoing connections,
-#: so that no client of another program takes one between the choice and the bind.
+#: Free ports are drawn from here: below the range of Linux and macOS for outgoing connections, so that no
+#: client of another program takes one between the choice and the bind.
 FREE_FIRST, FREE_LAST = 20_000, 32_000
 CONNECT_SECONDS_MAX = 0.5
 DRAWS_MAX = 500
 
 
 def is_taken(port: int) -> bool:
-    """Tell whether something listens at the port, or the system refuses it."""
+    """Tell whether a program listens at the port, or the system refuses it."""
     with socket.socket() as probe:
         probe.settimeout(CONNECT_SECONDS_MAX)
         if probe.connect_ex((HOST, port)) == 0:
@@ -34,7 +34,7 @@ def is_taken(port: int) -> bool:
 
 
 def holder_of(port: int) -> str | None:
-    """Name the process that listens at the port, where the system tells."""
+    """Name the process that listens at the port, if the system tells."""
     try:
         listening = [
             found.pid
@@ -49,7 +49,7 @@ def holder_of(port: int) -> str | None:
 
 
 def require_free(port: int, what: str, flag: str) -> None:
-    """Raise ClusterError, with the holder and the flag that moves the port, where it is taken."""
+    """Raise ClusterError, with the holder and the flag that moves the port, if the port is taken."""
     if not is_taken(port):
         return
     holder = holder_of(port) or "a process that the system does not name"

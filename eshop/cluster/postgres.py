@@ -29,9 +29,9 @@ LEFTOVER_SECONDS_MAX = 10
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """One server on 127.0.0.1 with its folder and port.
+    """A server on 127.0.0.1 with its folder and port.
 
-    ``folder`` holds `data`, and `bin` where the wheel's binaries can't be reached by the server's user.
+    ``folder`` holds `data`, and `bin` if the server's user can't reach the wheel's binaries.
     """
 
     folder: Path
@@ -53,14 +53,15 @@ class Postgres:
             _initdb(self._binaries(), room, user)
 
     def program(self) -> Program:
-        """Return how to run the server. SIGINT ends it at once and tidily, whoever is connected."""
+        """Return how to run the server. SIGINT stops it at once, even with clients connected."""
         data = self.folder.resolve() / "data"
         options = {
             "listen_addresses": HOST,
             "port": str(self.port),
             "unix_socket_directories": "",
             "max_connections": str(CONNECTIONS_MAX),
-            # A folder that is removed at the end has no power loss to outlive. A killed server loses nothing.
+            # A folder that is removed at the end need not survive a power loss. A killed server loses
+            # nothing.
             "fsync": "off" if self.ephemeral else "on",
         }
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
@@ -88,7 +89,7 @@ def _wheel_binaries() -> Path:
 
 
 def _copy_binaries(target: Path) -> None:
-    """Copy the wheel's files to where the server's user can run them; libraries are found beside them."""
+    """Copy the wheel's files to a place that the server's user can reach, with the libraries beside them."""
     if target.exists():
         return
     package = _wheel_binaries().parent.parent
@@ -105,7 +106,7 @@ def _copy_binaries(target: Path) -> None:
 
 
 def _initdb(binaries: Path, room: Path, user: OsUser | None) -> None:
-    """Make the database cluster under another name and move it: an interruption leaves no half."""
+    """Make the database cluster under another name and rename: an interruption leaves no half."""
     staging, password = room / "data.new", room / "password"
     shutil.rmtree(staging, ignore_errors=True)
     password.write_text(PASSWORD)
@@ -138,7 +139,7 @@ def _initdb(binaries: Path, room: Path, user: OsUser | None) -> None:
 
 
 def postgres_version() -> str:
-    """Return what the server says its version is; raise OSError or SubprocessError where it can't run."""
+    """Return the server's version; raise OSError or SubprocessError if it can't run."""
     words = (str(_wheel_binaries() / "postgres"), "--version")
     done = subprocess.run(
         words,
@@ -152,9 +153,9 @@ def postgres_version() -> str:
 
 
 def clear_leftovers(data: Path) -> None:
-    """End what is left of a server that was killed, and take its lock file away.
+    """End the remains of a killed server, and remove its lock file.
 
-    Safe because the launcher holds the lock of the whole data folder: nobody else may run a server here.
+    Safe because the launcher holds the lock of the whole data folder: no other process may run a server here.
     A lock file whose process id another process has by now would prevent the start.
     """
     leftovers = [found for found in psutil.process_iter(["name"]) if _runs_in(found, data)]

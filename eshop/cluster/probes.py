@@ -1,4 +1,4 @@
-"""Is it ready? One short question to each kind of server, answered from 127.0.0.1 within seconds."""
+"""Readiness probes: a short request to each kind of server, answered from 127.0.0.1 within seconds."""
 
 import http.client
 import socket
@@ -30,7 +30,7 @@ def postgres_is_ready(port: int) -> bool:
 
 
 def kafka_is_ready(port: int) -> bool:
-    """Tell whether Kafka names its API versions: it opens its port before it takes requests."""
+    """Tell whether Kafka returns its API versions: it opens its port before it accepts requests."""
     request = struct.pack(">hhih", API_VERSIONS_KEY, 0, CORRELATION_ID, -1)
     answer = _ask(port, struct.pack(">i", len(request)) + request, 8)
     return len(answer) == 8 and struct.unpack(">ii", answer)[1] == CORRELATION_ID

@@ -1,4 +1,4 @@
-"""Child processes: start one, see whether it is ready, end it; and the guardian that watches over them."""
+"""Child processes: start, readiness, end; and the guardian that ends them after the launcher."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run, how to see that it is ready, and how to end it."""
+    """A program: its command, its readiness probe, and its way to stop."""
 
     name: str
     argv: tuple[str, ...]
@@ -52,7 +52,7 @@ class Program:
 
 
 class Guardian:
-    """The process group of all children, led by a process that ends them when this one is gone."""
+    """The process group of all children, led by a process that ends them when this process is gone."""
 
     def __init__(self, keep_open: tuple[int, ...] = ()) -> None:
         """Start it. ``keep_open`` are file descriptors (locks) it holds until its work is done."""
@@ -68,7 +68,7 @@ class Guardian:
 
     @property
     def group(self) -> int:
-        """The id of the process group that children join."""
+        """The id of the children's process group."""
         return self._process.pid
 
     def is_alive(self) -> bool:
@@ -76,7 +76,7 @@ class Guardian:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """Let go of the pipe: the guardian ends what is left of its group, then itself."""
+        """Close the pipe: the guardian ends the rest of its group, then itself."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -87,7 +87,7 @@ class Guardian:
 
 
 class Process:
-    """At most one running instance of a program, its output appended to a log file."""
+    """At most one running instance of a program, whose output is appended to a log file."""
 
     def __init__(self, program: Program, log: Path, guardian: Guardian) -> None:
         self.program = program
@@ -126,7 +126,7 @@ class Process:
         return self
 
     def wait(self, seconds_max: float | None = None) -> int | None:
-        """Wait for the instance's end; return its exit code, or None where time was up first."""
+        """Wait for the instance's end; return its exit code, or None after the time."""
         assert self._popen is not None
         try:
             return self._popen.wait(seconds_max)
@@ -134,7 +134,7 @@ class Process:
             return None
 
     def wait_ready(self, seconds_max: float, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Return when the instance is ready; raise ClusterError, with its last words, where it won't be."""
+        """Return when the instance is ready; raise ClusterError, with its last lines, if it fails."""
         end = time.monotonic() + seconds_max
         while not self.program.is_ready():
             code = self.wait(READY_POLL_SECONDS)
@@ -150,7 +150,7 @@ class Process:
                 )
 
     def ask_to_stop(self) -> None:
-        """Send the program's stop signal, where there is an instance."""
+        """Send the program's stop signal, if there is an instance."""
         self._signal(self.program.stop_signal)
 
     def stop(self) -> None:
@@ -160,7 +160,7 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """End the instance and its own children at once (SIGKILL) and wait until they are gone."""
+        """End the instance and its own children at once (SIGKILL) and wait for their end."""
         pid = self.pid
         if pid is None:
             return
@@ -178,12 +178,12 @@ class Process:
         return "\n".join(cause_of_end(self._lines()) or self._lines()[-LOG_TAIL_LINES:])
 
     def cause_of_end(self) -> str | None:
-        """Return in one line why the instance ended, where its log says so."""
+        """Return the reason for the instance's end in one line, if its log has it."""
         lines = cause_of_end(self._lines())
         return lines[-1].strip()[:CAUSE_CHARACTERS_MAX] if lines else None
 
     def _lines(self) -> list[str]:
-        """Return the lines that this instance has logged last."""
+        """Return the last lines of this instance's log."""
         with self.log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             begin = self._log_begins_at if self._log_begins_at <= size else 0  # it was cut meanwhile

