@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 TURNS_MAX = 3
 
 _handled = Counter("eshop_messages_handled_total", "Messages whose effect is stored", ["agent"])
-_parked = Counter("eshop_messages_parked_total", "Messages set aside as dead letters", ["agent"])
+_parked = Counter("eshop_messages_parked_total", "Messages parked as dead letters", ["agent"])
 #: Without a label for the type: types of other writers have no bound.
 _unknown = Counter(
     "eshop_messages_unknown_type_total",

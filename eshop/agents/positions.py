@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5
 
 _corrections = Counter(
-    "eshop_watermark_corrections_total", "Times a reader was put where its watermark says", ["agent", "why"]
+    "eshop_watermark_corrections_total", "Seeks of a reader to its watermark", ["agent", "why"]
 )
 _lost = Counter("eshop_messages_lost_total", "Messages the broker dropped before they were read", ["agent"])
 
@@ -54,7 +54,7 @@ def judge(mark: int, committed: int | None, start: int, end: int) -> Correction 
     harmless, a message that is passed over is not: in doubt, the partition is read from its start.
     """
     if mark > end:
-        return Correction(start, "the log ends before the watermark: truncated, or made anew", True)
+        return Correction(start, "the log ends before the watermark: truncated, or created again", True)
     if mark < start:
         lost = start - mark if mark or committed else 0
         return Correction(start, "the log begins after the watermark", True, lost)

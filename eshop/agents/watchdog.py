@@ -115,7 +115,7 @@ class Watch:
         is_gone = any(consumer.topic_partitions(topic) == 0 for topic in self._topics)  # None: not known yet
         self._looks_without_topic = self._looks_without_topic + 1 if is_gone else 0
         if self._looks_without_topic > 1:
-            end_process(f"{self._name}: a topic is gone; it is made anew at the next start")
+            end_process(f"{self._name}: a topic is gone; the next start creates it")
 
     def _is_unsettled(self) -> bool:
         """Tell whether a rebalance is under way; end the process if the rebalance does not end."""

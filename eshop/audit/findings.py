@@ -48,7 +48,7 @@ INVARIANTS = (
         "6",
         "outbox equals topics",
         "Every sent row of an outbox is on its topic where the outbox says, with that content; every message "
-        "on a topic is in an outbox, or was set aside as a dead letter.",
+        "on a topic is in an outbox, or was parked as a dead letter.",
     ),
     Invariant(
         "7",
@@ -93,11 +93,13 @@ INVARIANTS = (
         "user.",
     ),
     Invariant(
-        "L1", "orders end", "No order is open 60 s after its deadline, or after its end was asked for."
+        "L1",
+        "orders end",
+        "No order is open 60 s after its deadline, or after its cancellation was requested.",
     ),
     Invariant("L2", "outboxes drain", "No message waits in an outbox to be sent."),
     Invariant("L3", "groups keep up", "Consumer groups have no lag, or are catching up."),
-    Invariant("L4", "nothing set aside", "No dead letter waits for an operator.", is_warning=True),
+    Invariant("L4", "nothing parked", "No dead letter waits for an operator.", is_warning=True),
 )
 IDS = tuple(invariant.id for invariant in INVARIANTS)
 

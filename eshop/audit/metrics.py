@@ -12,7 +12,7 @@ from eshop.audit.findings import IDS, NotJudged, Report
 
 logger = logging.getLogger(__name__)
 
-_violations = Gauge("eshop_audit_violations", "What breaks an invariant, as of the last audit", ["invariant"])
+_violations = Gauge("eshop_audit_violations", "Findings of the last audit", ["invariant"])
 _success = Gauge(
     "eshop_audit_last_success_timestamp_seconds", "When an audit last ended with every invariant holding"
 )

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 BROKEN, NOT_JUDGED = 1, 2
 
 SettleOption = Annotated[
-    float, typer.Option(min=0, metavar="SECONDS", help="Wait so long at most for all to be done.")
+    float, typer.Option(min=0, metavar="SECONDS", help="Longest wait for the shop to become idle.")
 ]
 AnswersOption = Annotated[
     Path | None,
-    typer.Option(exists=True, dir_okay=False, metavar="FILE", help="What clients were told; JSON lines."),
+    typer.Option(exists=True, dir_okay=False, metavar="FILE", help="Log of a load client; JSON lines."),
 ]
 ExceptOption = Annotated[
     list[str] | None, typer.Option("--except", metavar="ID", help="Leave an invariant out; repeatable.")
@@ -37,18 +37,14 @@ ExceptOption = Annotated[
 EveryOption = Annotated[
     float | None, typer.Option(min=1, metavar="SECONDS", help="Audit again and again, as a metric.")
 ]
-ListenOption = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where --every serves its metrics.")]
+ListenOption = Annotated[str, typer.Option(metavar="HOST:PORT", help="Address for the metrics of --every.")]
 OrdersUrlOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="URL", help="Where orders are, if elsewhere; ESHOP_ORDERS_DATABASE_URL if not given."
-    ),
+    typer.Option(metavar="URL", help="Database of orders; default: ESHOP_ORDERS_DATABASE_URL."),
 ]
 PaymentsUrlOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="URL", help="Where payments are, if elsewhere; ESHOP_PAYMENTS_DATABASE_URL if not given."
-    ),
+    typer.Option(metavar="URL", help="Database of payments; default: ESHOP_PAYMENTS_DATABASE_URL."),
 ]
 
 

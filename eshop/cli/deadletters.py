@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look at messages that a service could never handle; replay or discard them. For operators.",
+    help="Show, replay or discard dead letters: messages that a service could never handle. For operators.",
 )
 
 T = TypeVar("T")
@@ -41,10 +41,12 @@ ServiceOption = Annotated[
     ServiceName | None, typer.Option("--service", help="Ask one service only.", show_default=False)
 ]
 CauseOption = Annotated[
-    str | None, typer.Option("--cause", metavar="TEXT", help="Those of one cause.", show_default=False)
+    str | None, typer.Option("--cause", metavar="TEXT", help="Only letters of one cause.", show_default=False)
 ]
-StatusOption = Annotated[Status, typer.Option("--status", help="What became of them.")]
-LimitOption = Annotated[int, typer.Option(min=0, metavar="COUNT", help="Show so many one by one at most.")]
+StatusOption = Annotated[Status, typer.Option("--status", help="Status of the letters.")]
+LimitOption = Annotated[
+    int, typer.Option(min=0, metavar="COUNT", help="Most letters that are shown one by one.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 

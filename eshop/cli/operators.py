@@ -21,15 +21,15 @@ else:
     ServiceName = Literal[tuple(SERVICES)]
 
 ReasonOption = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.", show_default=False)
+    str, typer.Option("--reason", metavar="TEXT", help="Reason; it is recorded.", show_default=False)
 ]
 OperatorOption = Annotated[
     str | None,
-    typer.Option("--operator", metavar="NAME", help="Who acts; it is recorded. The OS user if not given."),
+    typer.Option("--operator", metavar="NAME", help="Operator; it is recorded. Default: the OS user."),
 ]
 ShopOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Data folder of the running shop that is meant."),
+    typer.Option("--data", metavar="DIR", help="Data folder of the running shop."),
 ]
 
 

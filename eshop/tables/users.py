@@ -45,10 +45,8 @@ _ROCKSDB = {
 #: A turn of reading on in the changelog; the next turn reads the rest.
 CATCH_UP_SECONDS_MAX = 20.0
 
-_EVENTS = Counter(
-    "eshop_projection_events", "Events the projections read, by what became of them", ["outcome"]
-)
-_MISSED = Counter("eshop_projection_missed", "Feed numbers that never came", ["feed"])
+_EVENTS = Counter("eshop_projection_events", "Events that the projections read, by outcome", ["outcome"])
+_MISSED = Counter("eshop_projection_missed", "Missing feed numbers", ["feed"])
 
 logger = logging.getLogger(__name__)
 
