@@ -1,4 +1,4 @@
-"""Record batches made by hand, as no producer of ours would make them, and a way to the broker for them."""
+"""Record batches made by hand, unlike the shop's own, and a way to send them to the broker."""
 
 import struct
 from collections.abc import Sequence

@@ -128,7 +128,7 @@ async def an_admin(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 async def recreate_topic(kafka: str, prefix: str, name: str) -> None:
-    """Delete a topic of the catalogue with all that is in it, and make it anew."""
+    """Delete a topic of the catalogue with all of its messages, and create it again."""
     async with an_admin(kafka) as admin, asyncio.timeout(TOPIC_SECONDS_MAX):
         await admin.delete_topics([prefix + name])
         while prefix + name in await admin.list_topics():

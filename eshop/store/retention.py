@@ -24,9 +24,9 @@ from eshop.store.database import Database, Session
 
 logger = logging.getLogger(__name__)
 
-#: Days for which rows are kept. An inbox row must outlive its message on the topic (7 days); an outbox row
-#: lives until no topic can lose the message, counted from its sending; a result as long as clients may retry;
-#: a dead letter without an end, unless it was replayed or discarded.
+#: Days for which rows are kept. An inbox row must outlive its message on the topic (7 days). An outbox row
+#: lives, counted from ``sent_at``, until no topic can lose the message; a result while clients may retry; a
+#: dead letter without an end, unless it was replayed or discarded.
 KEPT_DAYS = {"outbox": 8, "inbox": 15, "requests": 7, "dead_letters": 30}
 _TIMES = {
     "outbox": "sent_at",

@@ -69,7 +69,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment, with a folder in Python's path that has its own idea of a library of ours."""
+    """The environment, with a folder in Python's path that has another version of a library of the shop."""
     path = tmp_path_factory.mktemp("path")
     for library in ("faust", "aiohttp"):
         (path / f"{library}.py").write_text("raise ImportError('another library of this name')")

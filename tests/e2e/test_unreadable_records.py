@@ -63,7 +63,7 @@ def partition_of(shopper: Shopper) -> int:
 
 
 async def until_metric(shop: Shop, name: str, pattern: str, value: float) -> None:
-    """Wait until a process counts so many."""
+    """Wait until a process counts that many."""
     url = f"http://127.0.0.1:{shop.ports[name]['http']}/metrics"
     async with aiohttp.ClientSession() as session, asyncio.timeout(WAIT_SECONDS_MAX):
         while True:

@@ -28,7 +28,7 @@ def main() -> int:
         for fault in _plan(arguments).faults if arguments.chapter == "outages" else everything():
             console.print(fault.name, markup=False)
         return 0
-    # Its own consumers write down each attempt that a fault of ours has spoilt; what matters is told here.
+    # Its own consumers write down each attempt that an injected fault has spoilt; what matters is told here.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     plan = _plan(arguments)
     console.print(

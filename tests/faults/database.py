@@ -28,7 +28,7 @@ NO_SPACE = "No space left on device"
 
 
 class Damaged(Fault):
-    """A statement makes a service's work impossible, another one mends it: nothing may be set aside."""
+    """A statement makes a service's work impossible, another one mends it: nothing may be parked."""
 
     def __init__(self, what: str, service: str, damage: str, mend: str) -> None:
         self.name = f"{service}: {what}"
@@ -49,7 +49,7 @@ class Damaged(Fault):
         if not retries:
             raise NotShown(f"no {self._service} worker noticed: {self.name}")
         if await self._parked(world) != parked:
-            raise NotShown(f"messages were set aside because of: {self.name}")
+            raise NotShown(f"messages were parked because of: {self.name}")
         return Fired(evidence=f"{WRONG_SECONDS:.0f} s, tried again {retries} times", ended_at=ended_at)
 
     async def _parked(self, world: World) -> int:

@@ -170,7 +170,7 @@ def _faketime() -> Path | None:
 
 
 def _hour_told(log: str) -> str:
-    """Return the last time in a log that is more than half an hour ahead of ours."""
+    """Return the last time in a log that is more than half an hour ahead of this process."""
     stamps = re.findall(r"^\[?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", log, re.MULTILINE)
     ahead = time.time() + 1_800
     for stamp in reversed(stamps):

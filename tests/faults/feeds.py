@@ -12,7 +12,7 @@ from tests.faults.load import Answers
 
 STREAMS = ("orders", "wallet")
 CONNECT_SECONDS_MAX = 10.0
-#: A socket's customer moves on after at most so long.
+#: The longest time before a socket's customer moves on.
 STAY_SECONDS_MAX = 40.0
 
 

@@ -28,7 +28,7 @@ RSS_MIB_MORE_MAX = 96
 #: Two pools of a worker may have grown to their bound since.
 CONNECTIONS_MORE_MAX = 30
 READ_MAX = 5_000
-#: The kinds of processes that the shop is made of, without what they stand on.
+#: The kinds of processes that the shop is made of, without their dependencies.
 OURS = tuple(DEFAULT_PORTS)
 STARTS_LOST_MAX = 2
 GROUPS = {

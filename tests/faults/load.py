@@ -18,7 +18,7 @@ IN_FLIGHT_MAX = 250
 ATTEMPT_SECONDS_MAX = 12.0
 #: Within that every request must have got a definite answer, whatever is broken meanwhile.
 ANSWER_SECONDS_MAX = 180.0
-#: When it is behind, the load catches up at no more than so many times its rate.
+#: When it is behind, the load catches up at no more than this multiple of its rate.
 CATCH_UP = 3.0
 TOP_UP_MINOR = 260
 FIRST_MONEY_MINOR = 3_000

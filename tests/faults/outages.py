@@ -20,7 +20,7 @@ FAILURES = "eshop_relay_failures_total "
 
 
 class BrokerAway(Fault):
-    """Nobody reaches Kafka for some seconds, and until so many rounds of the relays have failed.
+    """Nobody reaches Kafka for some seconds, and until a number of relay rounds have failed.
 
     Clients go on ordering meanwhile. When the broker is back, what waited must drain; see ``Backlog``.
     """
@@ -70,7 +70,7 @@ class FailedRounds:
         return cls(scene, {name: await _failures(scene, name) for name in scene.world.names(*SERVICES)})
 
     async def until(self, count: int) -> dict[str, int]:
-        """Return the failed rounds by service when they are so many; raise NotShown."""
+        """Return the failed rounds by service when there are that many; raise NotShown."""
         end = time.monotonic() + FAILED_SECONDS_MAX
         while sum((failed := await self._failed()).values()) < count:
             if time.monotonic() > end:
@@ -148,7 +148,7 @@ async def _failures(scene: Scene, name: str) -> float | None:
 
 
 async def get(scene: Scene, name: str, path: str) -> tuple[int, str]:
-    """Ask a process of ours over HTTP; return status and body, status 0 if there was no reply."""
+    """Ask a process of the shop over HTTP; return status and body, status 0 if there was no reply."""
     url = f"http://127.0.0.1:{scene.world.shop.ports[name]['http']}{path}"
     try:
         async with asyncio.timeout(5), scene.session.get(url) as reply:

@@ -17,7 +17,7 @@ from tests.faults.outages import BrokerAway
 from tests.faults.scene import Fault
 from tests.faults.topics import MovedAhead, Poison, Replayed
 
-#: How often each kind is killed at random: workers more often than what they stand on.
+#: How often each kind is killed at random: workers more often than their dependencies.
 KILL_WEIGHTS = {
     "orders": 5,
     "payments": 5,
@@ -36,7 +36,7 @@ OUTAGE_TIMES = 20
 OUTAGE_RECOVERY_SECONDS_MAX = 30.0
 #: What waits after ten minutes must drain in seconds on a small machine.
 OUTAGE_ORDERS_PER_SECOND = 4.0
-#: So many failed rounds show a relay that hangs in one of a hundred. A silent broker fails nothing for long.
+#: Failed rounds that show a relay that hangs in one of a hundred. A silent broker fails nothing for long.
 SHORT_OUTAGE_ROUNDS = {Mode.CLOSED: 120, Mode.CUT: 0, Mode.RESET: 120}
 #: What takes longer the longer the topics are comes early.
 EARLY_SHARE = 0.3
@@ -53,7 +53,7 @@ class Plan:
     faults: Sequence[Fault]
     #: What 95 % of the recoveries may take, and what every one may.
     recovery_seconds: tuple[float, float] = (15.0, 30.0)
-    #: A run that falls behind goes on for so many times its minutes, and no longer.
+    #: A run that falls behind goes on for at most this multiple of its minutes.
     overtime: float = 1.25
     #: What the report is about.
     chapter: str = "faults"
@@ -170,7 +170,7 @@ def short(seed: int) -> Plan:
 
 
 def outages(seed: int, times: int, long: Sequence[float], only: Sequence[str] = ()) -> Plan:
-    """Return outages of the broker: so many short ones, and each long one in each of its ways to be away.
+    """Return outages of the broker: a number of short ones, and each long one in each of its ways to be away.
 
     Of these, those whose names have one of ``only`` in them.
     """
@@ -214,7 +214,7 @@ def short_outages(seed: int) -> Plan:
 
 
 def volley(rng: random.Random, count: int) -> Kill:
-    """Return a SIGKILL of so many processes at once, chosen by chance."""
+    """Return a SIGKILL of a number of processes at once, chosen by chance."""
     kinds = rng.choices(list(KILL_WEIGHTS), list(KILL_WEIGHTS.values()), k=count)
     # A kind has at most two processes, and what there is one of is killed once.
     limits = {"orders": 2, "payments": 2, "gateway": 2}

@@ -250,7 +250,7 @@ class _Run:
             "connections to Postgres before and after": f"{before.connections} and {after.connections}",
             "messages published twice": len(again),
             "redeliveries dropped by the inbox": await judge.dropped_by_inbox(world),
-            "started again without a fault of ours": judge.restarts_by_themselves(world),
+            "started again without an injected fault": judge.restarts_by_themselves(world),
             "frames told over sockets": sum(listener.frames for listener in scene.listeners),
             "sockets opened": sum(listener.connections for listener in scene.listeners),
             "longest wait for a definite answer, seconds": scene.load.longest_seconds,

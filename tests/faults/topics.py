@@ -99,7 +99,7 @@ class MovedAhead(Fault):
 
 
 class Poison(Fault):
-    """Messages that nobody can handle, one to a partition: set aside, and everything else flows."""
+    """Poison messages, one to a partition: each is parked, and everything else flows."""
 
     def __init__(self, service: str) -> None:
         self.name = f"poison for {service}"

@@ -119,7 +119,7 @@ def oldest_snapshot(admin_url: str) -> Iterator[list[float]]:
 
 
 def slow_down(monkeypatch: pytest.MonkeyPatch, *, seconds: float, rows: int) -> None:
-    """Have an audit read pages of so many rows, and wait before each statement."""
+    """Have an audit read pages of a number of rows, and wait before each statement."""
     read = Snapshot.rows
 
     def rows_late(self: Snapshot, *arguments: Any, **options: Any) -> list[Any]:
@@ -134,7 +134,7 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, *, seconds: float, rows: int) -> 
 def make_world(admin_url: str, kafka: str, questions: int = 1) -> World:
     """Make a shop in which one order each was paid, refunded, refused, and decided last.
 
-    The refund is asked for so many times before it is decided.
+    The refund is requested a number of times before it is decided.
     """
     name = f"t{uuid.uuid4().hex[:8]}"
     settings = Settings(topic_prefix=f"{name}.", group_suffix=f"-{name}")

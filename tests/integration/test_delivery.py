@@ -118,7 +118,7 @@ class Bench:
             return float(value)
 
     async def until_logged(self, text: str, times: int = 1) -> None:
-        """Wait until the log has the text, so many times."""
+        """Wait until the log has the text a number of times."""
         async with asyncio.timeout(WAIT_SECONDS_MAX):
             while self.log.count(text) < times:
                 await asyncio.sleep(0.05)
@@ -173,7 +173,7 @@ class Bench:
             await admin.delete_records({partition: RecordsToDelete(before_offset=offset)})
 
     async def until_settled(self, count: int, seconds_max: float = WAIT_SECONDS_MAX) -> None:
-        """Wait until so many orders have a payment, and no more."""
+        """Wait until a number of orders have a payment, and no more."""
         async with asyncio.timeout(seconds_max):
             while (settled := self.sql("SELECT count(*) FROM payments")[0][0]) < count:
                 await asyncio.sleep(0.05)

@@ -38,7 +38,7 @@ from eshop.relay.placement import partition_of
 from eshop.tables.users import TABLE
 from tests import raw_batches
 
-#: Nothing changes for so long only where nothing ever will: two rebalances and a session that expires are
+#: Nothing changes for this time only if nothing ever will: two rebalances and a session that expires are
 #: inside. A machine that is merely slow goes on changing the answer.
 WAIT_SECONDS_MAX = 60.0
 pytestmark = pytest.mark.timeout(300)

@@ -31,7 +31,7 @@ def failures() -> float:
 
 
 async def until_failed(count: float) -> None:
-    """Return when so many rounds have failed; raise TimeoutError if none fails for a while."""
+    """Return when a number of rounds have failed; raise TimeoutError if none fails for a while."""
     while (seen := failures()) < count:
         async with asyncio.timeout(SILENCE_SECONDS_MAX):
             while failures() == seen:

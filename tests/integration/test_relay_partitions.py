@@ -71,7 +71,7 @@ async def configure(kafka: str, topic: str, **config: str) -> None:
 
 
 async def until_refused(kafka: str, topic: str, size: int) -> None:
-    """Return when the broker refuses messages of so many bytes: it learns of a setting a moment later."""
+    """Return when the broker refuses messages of a size: it learns of a setting a moment later."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka)
     await producer.start()
     try:
@@ -95,7 +95,7 @@ async def write(orders: Orders, topic: str, users: Sequence[str], body: str = "{
 
 
 async def until_sent(orders: Orders, topic: str, count: int) -> int:
-    """Return when so many messages of a topic are marked; return how many of all are not."""
+    """Return when a number of messages of a topic are marked; return how many of all are not."""
     async with asyncio.timeout(WAIT_SECONDS):
         while True:
             (row,) = await orders.database.transact(

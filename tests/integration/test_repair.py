@@ -13,7 +13,7 @@ from tests.workers import World, fill_wallets, place_orders, recreate_topic, tru
 USERS = [f"user-{number}" for number in range(10)]
 BALANCE_MINOR = 1_000
 AMOUNT_MINOR = 30
-#: An order is asked about after this long; long enough for a topic to be made anew meanwhile.
+#: An order is asked about after this long; long enough for a topic to be created again meanwhile.
 DEADLINE_SECONDS = 5
 WAIT_SECONDS_MAX = 60
 #: What makes a broker forget: given its address, a prefix, and a topic's name.
@@ -30,7 +30,7 @@ async def a_world_with_money(cluster: EmbeddedCluster, folder: Path) -> World:
 
 
 async def until(world: World, service: str, sql: str, count: int) -> None:
-    """Wait until a query counts so many rows."""
+    """Wait until a query counts a number of rows."""
     async with asyncio.timeout(WAIT_SECONDS_MAX):
         while world.query(service, f"SELECT count(*) FROM {sql}") != [(count,)]:
             await asyncio.sleep(0.1)

@@ -57,7 +57,7 @@ async def count(orders: Orders, table: str) -> int:
 
 
 async def fill(orders: Orders, table: str, rows: int, *, days: float, until_days_ago: float = 0.0) -> None:
-    """Add rows in order of time, evenly over so many days."""
+    """Add rows in order of time, evenly over a number of days."""
     seconds, ago = days * 86_400 / rows, until_days_ago * 86_400
     at = f"now() - make_interval(secs => {ago} + ({rows} - n) * {seconds}::float)"
     await sql(orders, INSERTS[table].format(at=at, numbers=f"generate_series(1, {rows}) AS n"))
@@ -98,7 +98,7 @@ async def test_all_that_expired_goes_and_nothing_that_is_unsent_or_young(
 
 
 def pages_read(cursor: Any, table: str, seconds: float) -> tuple[int, int]:
-    """Remove the oldest rows up to so many seconds; return how many, and the pages read to find them."""
+    """Remove the oldest rows up to a number of seconds; return how many, and the pages read to find them."""
     cursor.execute(f"SELECT removed_until::text FROM retention WHERE table_name = '{table}'")
     since = cursor.fetchone()[0]
     time = TIMES[table]
@@ -151,7 +151,7 @@ async def test_held_snapshot_lets_no_pass_read_what_others_removed(
 
 
 async def shift(orders: Orders, days: int) -> None:
-    """Make stored times older by so many days: the same as the database's clock going ahead."""
+    """Make stored times older by a number of days: the same as the database's clock going ahead."""
     back = f"make_interval(days => {days})"
     await sql(orders, f"UPDATE requests SET created_at = created_at - {back}")
     await sql(orders, f"UPDATE retention SET removed_until = removed_until - {back}")

@@ -29,7 +29,7 @@ async def put_others(bench: Bench) -> None:  # noqa: F811
 
 
 async def until_over(bench: Bench, settled: int, end: int) -> None:  # noqa: F811
-    """Wait until the orders are settled and the partition is done; then start anew, and see it go on."""
+    """Wait until the orders are settled and the partition is done; then start again, and see it go on."""
     partition = TopicPartition(bench.topic, bench.partition_of("ann"))
     await bench.until_settled(settled)
     await bench.until_committed(partition, end)

@@ -83,7 +83,7 @@ async def test_messages_that_come_again_are_never_filtered_nor_set_it_back(payme
         "moved ahead",
         "moved ahead before anything was handled",
         "log truncated",
-        "log made anew",
+        "log created again",
         "log's start was dropped",
         "first reader of an old log",
     ],

@@ -24,7 +24,7 @@ BASE = "/api/v1"
 ORDER = f"{BASE}/orders/01a20499-b516-70c7-84d1-48eb107a5d12"
 QUERIED = (f"{BASE}/orders", f"{BASE}/accounts/me/transfers", ORDER, f"{ORDER}/events", f"{BASE}/ws")
 POSTED = (f"{BASE}/orders", f"{BASE}/accounts", f"{BASE}/accounts/me/top-ups", f"{ORDER}/cancel")
-#: In the form of ours, in and out of every range.
+#: In the shop's form, in and out of every range.
 numbers = st.integers(-(2**70), 2**70).map(str) | st.integers(-1, 200).map(str)
 two = st.integers(0, 99).map("{:02}".format)
 times = st.builds(

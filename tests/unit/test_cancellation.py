@@ -10,7 +10,7 @@ from eshop.cancellation import bounded, cancel_and_wait
 
 
 async def swallowing(times: int, entered: asyncio.Event) -> str:
-    """Swallow so many cancellations, as a library that waits in ``asyncio.wait_for`` of Python 3.11 may."""
+    """Swallow some cancellations, as a library that waits in ``asyncio.wait_for`` of Python 3.11 may."""
     entered.set()
     while True:
         try:

@@ -12,6 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LINES_MAX = 70
+#: Words that the glossary replaces (docs/glossary.md).
+BANNED = re.compile(
+    r"\b(doorbells?|lanes?|trails?|sendings?|standings?|sets? aside|setting aside|anew|of ours|stands? on"
+    r"|so many|so long)\b",
+    re.IGNORECASE,
+)
 SOURCES = sorted(
     path
     for package in ("eshop", "gateway")
@@ -114,3 +120,15 @@ def test_rooms_import_only_what_the_floor_plan_allows() -> None:
     assert linter is not None
     checked = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
+
+
+def test_words_that_the_glossary_replaces_are_not_used() -> None:
+    pages = [path for path in (*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")) if path.stem != "glossary"]
+    modules = [*SOURCES, *(path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))]
+    found = [
+        f"{path.relative_to(ROOT)}:{number} {word[0]}"
+        for path in (*modules, *pages)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if (word := BANNED.search(line))
+    ]
+    assert found == []

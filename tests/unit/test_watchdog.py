@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def watch(clock: list[float], seconds: float, *partitions: Callable[[float], tuple[int, float]]) -> set[int]:
     """Look at partitions for a while, and return those that stand still in the end.
 
-    Each partition tells, after so many seconds, how far it is and when it tried.
+    Each partition tells, after a number of seconds, how far it is and when it tried.
     """
     watchdog, begin, still = Watchdog(), clock[0], set()
     while clock[0] - begin <= seconds:
