@@ -141,6 +141,7 @@ class FakeOrders(OrdersServicer):
             for number, order in numbered
             if (not request.before_feed_number or number < request.before_feed_number)
             and (not request.status or order.status == request.status)
+            and _is_within(request, order)
         ]
         page = found[: request.limit]
         next_feed_number = page[-1][0] if len(found) > request.limit else 0
@@ -187,7 +188,7 @@ class FakePayments(PaymentsServicer):
         self.does = behaviour
         self.accounts: dict[str, payments_pb.Account] = {}
         self.feeds: dict[str, list[payments_pb.WalletFrame]] = {}
-        self.keys: dict[tuple[str, str], payments_pb.Account] = {}
+        self.keys: dict[tuple[str, str], tuple[bytes, payments_pb.Account]] = {}
         self.references: set[tuple[str, str]] = set()
         self.closed: dict[str, payments_pb.Account] = {}
         self.transfers: dict[str, list[payments_pb.Transfer]] = {}
@@ -314,13 +315,18 @@ class FakePayments(PaymentsServicer):
     ) -> payments_pb.AccountResult:
         key = (context.user_id, context.idempotency_key)
         if key[1] and key in self.keys:
-            return payments_pb.AccountResult(account=self.keys[key], replayed=True)
-        outcome = effect()
+            fingerprint, account = self.keys[key]
+            if fingerprint == context.fingerprint:
+                return payments_pb.AccountResult(account=account, replayed=True)
+            outcome: payments_pb.Account | str = "idempotency-key-reused"
+        else:
+            outcome = effect()
         if isinstance(outcome, str):
             return payments_pb.AccountResult(refusal=shared_pb.Refusal(code=outcome, detail="no"))
         if key[1]:
-            self.keys[key] = payments_pb.Account()
-            self.keys[key].CopyFrom(outcome)
+            account = payments_pb.Account()
+            account.CopyFrom(outcome)
+            self.keys[key] = context.fingerprint, account
         return payments_pb.AccountResult(account=outcome)
 
     async def GetAccount(
@@ -373,3 +379,11 @@ def _now() -> Timestamp:
     stamp = Timestamp()
     stamp.GetCurrentTime()
     return stamp
+
+
+def _is_within(request: orders_pb.ListOrdersRequest, order: orders_pb.Order) -> bool:
+    """Tell whether an order was created within the times that a request asks for."""
+    created_at = order.created_at.ToNanoseconds()
+    return (not request.HasField("created_after") or created_at > request.created_after.ToNanoseconds()) and (
+        not request.HasField("created_before") or created_at < request.created_before.ToNanoseconds()
+    )
