@@ -7,8 +7,8 @@ import pytest
 
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
-from tests.builders import migrated_store
-from tests.shop import Shop, running_shop
+from tests.support.builders import migrated_store
+from tests.support.shop_process import Shop, running_shop
 
 
 @pytest.fixture(scope="session")

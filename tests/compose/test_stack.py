@@ -10,8 +10,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.builders import new_id
-from tests.shop import Shopper
+from tests.support.builders import new_id
+from tests.support.shop_process import Shopper
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ("docker", "compose", "--project-name", "eshop-test")

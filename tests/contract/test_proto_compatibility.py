@@ -1,7 +1,7 @@
 """A caller of the last version and a service of this one understand each other, and the other way round.
 
-`golden/protos-VERSION.binpb` holds the descriptors of a published version. To make it again, after a release or a
-change before the first release: `python -m tests.contract.test_proto_compatibility VERSION`.
+`golden/protos-VERSION.binpb` has the descriptors of a published version. It is made again after a release, or
+after a change before the first release: `python -m tests.contract.test_proto_compatibility VERSION`.
 """
 
 import importlib

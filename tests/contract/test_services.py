@@ -21,9 +21,10 @@ from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub, add_Payment
 from eshop.rpc import orders as orders_rpc
 from eshop.rpc import payments as payments_rpc
 from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork
-from tests import gateway_fakes, services
-from tests.builders import migrated_store, new_id
-from tests.services import Caller, code_of, served
+from tests.support import fake_services as gateway_fakes
+from tests.support import grpc_services as services
+from tests.support.builders import migrated_store, new_id
+from tests.support.grpc_services import Caller, code_of, served
 
 FINGERPRINT = b"f" * 32
 

@@ -9,7 +9,7 @@ from eshop.contracts.messages import SCHEMAS, parked_by
 from eshop.contracts.services import OTHER_HTTP_PORTS, SERVICES, TOPICS, Service
 from eshop.settings import DEFAULT_PORTS
 from eshop.store import schema
-from tests.workers import ROOT
+from tests.support.worker_process import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.shop.yaml").read_text())
 

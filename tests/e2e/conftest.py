@@ -7,8 +7,8 @@ from typing import Protocol
 import aiohttp
 import pytest
 
-from tests.builders import new_id
-from tests.shop import Shop, Shopper
+from tests.support.builders import new_id
+from tests.support.shop_process import Shop, Shopper
 
 
 class NewShopper(Protocol):

@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.builders import new_id
-from tests.shop import Shop, Shopper
+from tests.support.builders import new_id
+from tests.support.shop_process import Shop, Shopper
 
 CROWD = 2_000
 FINAL_SECONDS_MAX = 60

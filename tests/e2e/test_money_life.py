@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import NewShopper
-from tests.shop import Shop, Shopper
+from tests.support.shop_process import Shop, Shopper
 
 NO_ID = "01a20499-b516-70c7-84d1-48eb107a5d12"
 REASON = ("--reason", "a test")

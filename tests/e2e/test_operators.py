@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.builders import new_id
 from tests.e2e.conftest import NewShopper
-from tests.shop import Shop
+from tests.support.builders import new_id
+from tests.support.shop_process import Shop
 
 WAIT_SECONDS_MAX = 30
 #: What no other test orders for.

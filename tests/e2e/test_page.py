@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.builders import new_id
-from tests.shop import Shop
+from tests.support.builders import new_id
+from tests.support.shop_process import Shop
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 #: Nothing is fetched from anywhere but the shop.

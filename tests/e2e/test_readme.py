@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from eshop.settings import Settings
-from tests.builders import new_id
-from tests.shop import Shop
+from tests.support.builders import new_id
+from tests.support.shop_process import Shop
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

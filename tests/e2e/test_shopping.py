@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.e2e.conftest import NewShopper
-from tests.shop import Shop, Shopper
+from tests.support.shop_process import Shop, Shopper
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import re
 
 import aiohttp
 
-from tests.builders import new_id
-from tests.shop import Shop, Shopper
+from tests.support.builders import new_id
+from tests.support.shop_process import Shop, Shopper
 
 USERS = 60
 COUNTERS = {

@@ -14,8 +14,8 @@ import pytest
 
 from eshop.cluster.folder import TEMPORARY_MARK
 from eshop.cluster.guardian import wait_until
-from tests.builders import new_id
-from tests.shop import READY_SECONDS_MAX, Shop, Shopper, running_shop
+from tests.support.builders import new_id
+from tests.support.shop_process import READY_SECONDS_MAX, Shop, Shopper, running_shop
 
 BACK_SECONDS_MAX = 90
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.builders import new_id
-from tests.shop import Shop, Shopper, running_shop
+from tests.support.builders import new_id
+from tests.support.shop_process import Shop, Shopper, running_shop
 
 FOLDER = "мой магазин, café ß"
 NOBODY = "http://127.0.0.1:9"

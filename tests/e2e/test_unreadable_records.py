@@ -15,12 +15,12 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.partitioner import DefaultPartitioner
 
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
-from tests import raw_batches
-from tests.builders import new_id
 from tests.e2e.test_operators import eshop, listed
 from tests.integration.test_audit_live import audit, broken
-from tests.shop import Shop, Shopper, running_shop
-from tests.workers import an_admin
+from tests.support import record_batches as raw_batches
+from tests.support.builders import new_id
+from tests.support.shop_process import Shop, Shopper, running_shop
+from tests.support.worker_process import an_admin
 
 WORKERS = ("orders", "payments", "projections", "gateway")
 TOPICS = (ORDERS_EVENTS.name, PAYMENTS_EVENTS.name)

@@ -7,6 +7,8 @@ import random
 import sys
 from pathlib import Path
 
+from tests.faults.harness.report import markdown, table
+from tests.faults.harness.run import console, run_blocking
 from tests.faults.plan import (
     LONG_OUTAGE_SECONDS,
     OUTAGE_TIMES,
@@ -17,8 +19,6 @@ from tests.faults.plan import (
     short_outages,
     soak,
 )
-from tests.faults.report import markdown, table
-from tests.faults.run import console, run_blocking
 
 
 def main() -> int:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from eshop.contracts.services import SERVICES
 from eshop.crash_points import POINTS
-from tests.faults.crowd import Burst, NeverReads
-from tests.faults.database import Damaged, DiskFull, Flushed, NoConnections, RowHeld, SnapshotHeld
-from tests.faults.extra import ClockOff, OldWorker, RebalanceStorm
-from tests.faults.kills import KINDS, CrashPoint, End, Kill, Stop
-from tests.faults.links import Mode
-from tests.faults.network import Weather
-from tests.faults.outages import BrokerAway
-from tests.faults.scene import Fault
-from tests.faults.topics import MovedAhead, Poison, Replayed
+from tests.faults.catalogue.clients import Burst, NeverReads
+from tests.faults.catalogue.database import Damaged, DiskFull, Flushed, NoConnections, RowHeld, SnapshotHeld
+from tests.faults.catalogue.kills import KINDS, CrashPoint, End, Kill, Stop
+from tests.faults.catalogue.network import Weather
+from tests.faults.catalogue.outages import BrokerAway
+from tests.faults.catalogue.topics import MovedAhead, Poison, Replayed
+from tests.faults.catalogue.workers import ClockOff, OldWorker, RebalanceStorm
+from tests.faults.harness.fault import Fault
+from tests.faults.harness.links import Mode
 
 #: How often each kind is killed at random: workers more often than their dependencies.
 KILL_WEIGHTS = {

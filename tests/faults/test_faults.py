@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from tests.faults.harness.report import headline
+from tests.faults.harness.run import run
 from tests.faults.plan import short
-from tests.faults.report import headline
-from tests.faults.run import run
 
 #: Another one by FAULTS_SEED: what a seed has shown, it shows again.
 SEED = int(os.environ.get("FAULTS_SEED", "20"))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from tests.faults.links import HOST, SLOW_SECONDS, Link, Mode
+from tests.faults.harness.links import HOST, SLOW_SECONDS, Link, Mode
 
 NOTHING_SECONDS = 0.3
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

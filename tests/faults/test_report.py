@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.faults.harness.report import Happened, Report, markdown, share
 from tests.faults.plan import everything, outages, short, soak, volley
-from tests.faults.report import Happened, Report, markdown, share
 
 CLEAN = {"ok": True, "exit_code": 0, "invariants": []}
 BROKEN = {"id": "5", "name": "one order per key", "broken": 1, "warning": False}

@@ -14,8 +14,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from eshop.contracts.topics import PARTITIONS, PAYMENTS_EVENTS
-from tests.builders import new_id
-from tests.shop import Feed, Query, Shop, Shopper
+from tests.support.builders import new_id
+from tests.support.shop_process import Feed, Query, Shop, Shopper
 
 USERS = 40
 ORDERS_PER_USER = 50

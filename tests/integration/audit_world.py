@@ -30,7 +30,7 @@ from eshop.store.database import Database
 from eshop.store.migrate import migrate, on_database
 from eshop.store.outbox import read_unsent
 from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
-from tests.builders import CAUSE, new_database_url, new_id, place_order
+from tests.support.builders import CAUSE, new_database_url, new_id, place_order
 
 WAIT_SECONDS = 30
 DEADLINE_SECONDS = 3_600

@@ -22,8 +22,8 @@ from eshop.handlers.payments import (
 )
 from eshop.store.outbox import read_unsent
 from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
-from tests.builders import CAUSE, Partition, captured, new_id, order_created, place_order
-from tests.services import rows
+from tests.support.builders import CAUSE, Partition, captured, new_id, order_created, place_order
+from tests.support.grpc_services import rows
 
 Payments = Store[PaymentsUnitOfWork]
 ANN = Request("ann", CAUSE)

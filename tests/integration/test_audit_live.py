@@ -14,9 +14,9 @@ from eshop.audit.audit import Wanted
 from eshop.audit.audit import audit as run_audit
 from eshop.cli.audit import find_sources
 from eshop.cluster.ports import free_port
-from tests.builders import new_id
 from tests.integration.audit_world import Silent, oldest_snapshot, slow_down
-from tests.shop import Shop, Shopper
+from tests.support.builders import new_id
+from tests.support.shop_process import Shop, Shopper
 
 CUSTOMERS = 12
 ORDERS_EACH = 25

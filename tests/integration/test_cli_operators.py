@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from eshop.contracts.proto.payments_v1_pb2 import RefundPaymentReply
-from tests.gateway_fakes import TOKEN, FakeServices
+from tests.support.fake_services import TOKEN, FakeServices
 
-pytest_plugins = ["tests.gateway_fixtures"]
+pytest_plugins = ["tests.support.gateway"]
 
 NO_ID = "01a20499-b516-70c7-84d1-48eb107a5d12"
 REASON = ("--reason", "stolen card")

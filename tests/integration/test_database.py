@@ -20,7 +20,7 @@ from eshop.store.database import Database, Session
 from eshop.store.faults import LockTimeout, TransientFault
 from eshop.store.migrate import migrate, on_database
 from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
-from tests.builders import new_database_url
+from tests.support.builders import new_database_url
 
 
 @pytest.mark.parametrize("service", SERVICES)

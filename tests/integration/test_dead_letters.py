@@ -28,8 +28,17 @@ from eshop.handlers.replay import Handler
 from eshop.rpc.dead_letters import SERVICE_NAME, DeadLettersServicer
 from eshop.store.faults import cause_of, is_poison
 from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
-from tests.builders import Partition, captured, new_id, order_created, place_order, remove_all_expired
-from tests.services import TOKEN, Caller, code_of, holding, rows, served, served_at, until_waiting
+from tests.support.builders import Partition, captured, new_id, order_created, place_order, remove_all_expired
+from tests.support.grpc_services import (
+    TOKEN,
+    Caller,
+    code_of,
+    holding,
+    rows,
+    served,
+    served_at,
+    until_waiting,
+)
 
 Orders = Store[OrdersUnitOfWork]
 Payments = Store[PaymentsUnitOfWork]

@@ -33,8 +33,8 @@ from eshop.contracts.topics import ORDERS_EVENTS
 from eshop.handlers.parking import BURST_MAX
 from eshop.kafka.topics import ensure_topics
 from eshop.process.exit import EXIT_CODE
-from tests.builders import Partition, new_database_url, order_created
-from tests.workers import an_admin, commit_when_empty, recreate_topic, until_ready
+from tests.support.builders import Partition, new_database_url, order_created
+from tests.support.worker_process import an_admin, commit_when_empty, recreate_topic, until_ready
 
 WAIT_SECONDS_MAX = 30
 #: Far less than the watchdog waits before it helps.

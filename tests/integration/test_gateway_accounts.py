@@ -16,9 +16,9 @@ from gateway.app_keys import HUB
 from gateway.cache import MemoryStore
 from gateway.feed import frames
 from gateway.server import SERVER_OPTIONS
-from tests.gateway_fakes import FakeServices
+from tests.support.fake_services import FakeServices
 
-pytest_plugins = ["tests.gateway_fixtures"]
+pytest_plugins = ["tests.support.gateway"]
 
 Client = TestClient[web.Request, web.Application]
 

@@ -17,10 +17,10 @@ from eshop.contracts.envelope import Envelope
 from eshop.contracts.messages import encode, schema_of
 from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
 from eshop.settings import Settings
-from tests import raw_batches
-from tests.gateway_fakes import FakeServices
+from tests.support import record_batches as raw_batches
+from tests.support.fake_services import FakeServices
 
-pytest_plugins = ["tests.gateway_fixtures"]
+pytest_plugins = ["tests.support.gateway"]
 
 Client = TestClient[web.Request, web.Application]
 PREFIX = "gateway-events."

@@ -17,9 +17,9 @@ from yarl import URL
 from gateway.app_keys import CACHED_READS, HEALTH, HUB, ORDER_WAITER, UPSTREAM
 from gateway.cache import MemoryStore
 from gateway.feed import frames
-from tests.gateway_fakes import FakeServices
+from tests.support.fake_services import FakeServices
 
-pytest_plugins = ["tests.gateway_fixtures"]
+pytest_plugins = ["tests.support.gateway"]
 
 Client = TestClient[web.Request, web.Application]
 

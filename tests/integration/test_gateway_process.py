@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 from aiohttp import WSCloseCode, WSMsgType
 
-from tests.gateway_fakes import TOKEN, FakeServices
+from tests.support.fake_services import TOKEN, FakeServices
 
-pytest_plugins = ["tests.gateway_fixtures"]
+pytest_plugins = ["tests.support.gateway"]
 
 ANN = {"X-User-Id": "ann"}
 

@@ -12,9 +12,9 @@ from grpc import StatusCode
 
 from gateway.app_keys import HUB
 from gateway.feed import connection, frames
-from tests.gateway_fakes import FakeServices
+from tests.support.fake_services import FakeServices
 
-pytest_plugins = ["tests.gateway_fixtures"]
+pytest_plugins = ["tests.support.gateway"]
 
 Client = TestClient[web.Request, web.Application]
 WS = "/api/v1/ws"

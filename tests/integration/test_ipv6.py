@@ -10,7 +10,7 @@ import pytest
 
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.cluster.ports import free_port
-from tests.workers import READY_SECONDS_MAX, World, end_of, fill_wallets
+from tests.support.worker_process import READY_SECONDS_MAX, World, end_of, fill_wallets
 
 HEALTH = {"eshop.payments": "/health/ready", "gateway": "/health/live"}
 

@@ -11,7 +11,7 @@ import pytest
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.cluster.ports import free_port
 from eshop.process.exit import EXIT_CODE
-from tests.workers import World, until_ready
+from tests.support.worker_process import World, until_ready
 
 END_SECONDS_MAX = 40
 

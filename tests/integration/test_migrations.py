@@ -20,7 +20,7 @@ from eshop.store import migrate as migrate_module
 from eshop.store import turn as turn_module
 from eshop.store.migrate import migrate, on_database
 from eshop.store.turn import CREATION_LOCK, MigrationBlocked
-from tests.builders import new_database_url
+from tests.support.builders import new_database_url
 
 SECONDS_MAX = 60
 #: What a worker does for an order and a message.

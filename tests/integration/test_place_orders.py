@@ -21,7 +21,7 @@ from eshop.handlers.orders import (
 from eshop.store.orders import REPEAT_SECONDS_MAX
 from eshop.store.outbox import read_unsent
 from eshop.store.unit_of_work import OrdersUnitOfWork, Store
-from tests.builders import CAUSE, Partition, captured, new_id, place_order
+from tests.support.builders import CAUSE, Partition, captured, new_id, place_order
 
 Orders = Store[OrdersUnitOfWork]
 DEADLINE_SECONDS = 60

@@ -36,7 +36,7 @@ from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from eshop.kafka.topics import ensure_topics
 from eshop.relay.placement import partition_of
 from eshop.tables.users import TABLE
-from tests import raw_batches
+from tests.support import record_batches as raw_batches
 
 #: Nothing changes for this time only if nothing ever will: two rebalances and a session that expires are
 #: inside. A machine that is merely slow goes on changing the answer.

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from gateway.http.problems import TYPE_PREFIX
-from tests.workers import ROOT
+from tests.support.worker_process import ROOT
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")

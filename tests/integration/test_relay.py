@@ -27,7 +27,7 @@ from eshop.relay.relay import LEASE_SECONDS, Relay
 from eshop.store.lease import take_lease
 from eshop.store.outbox import read_unsent
 from eshop.store.unit_of_work import OrdersUnitOfWork, Store
-from tests.builders import place_order
+from tests.support.builders import place_order
 
 Orders = Store[OrdersUnitOfWork]
 WAIT_SECONDS = 30

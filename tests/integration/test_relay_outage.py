@@ -16,7 +16,7 @@ from eshop.store import database as databases
 from eshop.store.database import Database
 from eshop.store.lease import take_lease
 from eshop.store.unit_of_work import OrdersUnitOfWork, Store
-from tests.builders import place_order
+from tests.support.builders import place_order
 
 Orders = Store[OrdersUnitOfWork]
 NOBODY = "127.0.0.1:1"

@@ -25,7 +25,7 @@ from eshop.relay.publisher import Publisher
 from eshop.relay.relay import Relay
 from eshop.store.outbox import Outgoing
 from eshop.store.unit_of_work import OrdersUnitOfWork, Store
-from tests.builders import place_order
+from tests.support.builders import place_order
 
 Orders = Store[OrdersUnitOfWork]
 WAIT_SECONDS = 60

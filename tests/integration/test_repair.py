@@ -8,7 +8,7 @@ import pytest
 
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
-from tests.workers import World, fill_wallets, place_orders, recreate_topic, truncate_topic
+from tests.support.worker_process import World, fill_wallets, place_orders, recreate_topic, truncate_topic
 
 USERS = [f"user-{number}" for number in range(10)]
 BALANCE_MINOR = 1_000

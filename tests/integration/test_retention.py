@@ -15,7 +15,7 @@ from eshop.store.migrate import on_database
 from eshop.store.outbox import read_unsent
 from eshop.store.retention import KEPT_DAYS, Retention, removal_sql
 from eshop.store.unit_of_work import OrdersUnitOfWork, Store
-from tests.builders import Partition, captured, place_order, remove_all_expired
+from tests.support.builders import Partition, captured, place_order, remove_all_expired
 
 Orders = Store[OrdersUnitOfWork]
 PASS_SECONDS = 600.0

@@ -25,8 +25,8 @@ from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub, add_Payment
 from eshop.rpc import orders as orders_rpc
 from eshop.rpc import payments as payments_rpc
 from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
-from tests.builders import new_id
-from tests.services import TOKEN, Caller, code_of, holding, rows, served, until_waiting
+from tests.support.builders import new_id
+from tests.support.grpc_services import TOKEN, Caller, code_of, holding, rows, served, until_waiting
 
 NUL = "a\x00b"
 INT64 = 2**63 - 1

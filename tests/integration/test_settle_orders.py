@@ -7,7 +7,7 @@ from eshop.contracts.messages import Message
 from eshop.handlers.payments import Account, Request, open_account, settle_orders, top_up_account
 from eshop.store.outbox import read_unsent
 from eshop.store.unit_of_work import PaymentsUnitOfWork, Store
-from tests.builders import CAUSE, Partition, new_id, order_created
+from tests.support.builders import CAUSE, Partition, new_id, order_created
 
 Payments = Store[PaymentsUnitOfWork]
 

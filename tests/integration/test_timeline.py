@@ -25,8 +25,8 @@ from eshop.rpc.timeline import MESSAGES_MAX, SERVICE_NAME, TimelinePartsServicer
 from eshop.store.migrate import on_database
 from eshop.store.outbox import read_unsent
 from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
-from tests.builders import CAUSE, new_id, place_order
-from tests.services import Caller, code_of, served
+from tests.support.builders import CAUSE, new_id, place_order
+from tests.support.grpc_services import Caller, code_of, served
 
 CREATED = "eshop.orders.OrderCreated"
 

@@ -7,9 +7,9 @@ from aiokafka import TopicPartition
 from eshop.contracts.messages import encode
 from eshop.handlers.parking import BURST_MAX
 from eshop.kafka.log import next_offset
-from tests import raw_batches
-from tests.builders import order_created
 from tests.integration.test_delivery import Bench, bench, headers_of  # noqa: F401  a fixture
+from tests.support import record_batches as raw_batches
+from tests.support.builders import order_created
 
 COUNT = 3
 OTHERS = 12

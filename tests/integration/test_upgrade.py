@@ -23,7 +23,15 @@ from eshop.handlers.parking import BURST_MAX
 from eshop.settings import Settings
 from eshop.store.migrate import on_database
 from tests.integration.audit_world import Silent
-from tests.workers import READY_SECONDS_MAX, ROOT, TOKEN, World, fill_wallets, orders_of, place_orders
+from tests.support.worker_process import (
+    READY_SECONDS_MAX,
+    ROOT,
+    TOKEN,
+    World,
+    fill_wallets,
+    orders_of,
+    place_orders,
+)
 
 MIGRATIONS = ROOT / "eshop" / "store" / "migrations"
 #: What workers need of the sources before payments/versions/0002_accounts.py, with both databases at 0001.

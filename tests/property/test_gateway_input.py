@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from gateway.http.queries import cursor_text
-from tests.gateway_fakes import FakeServices
+from tests.support.fake_services import FakeServices
 
-pytest_plugins = ["tests.gateway_fixtures"]
+pytest_plugins = ["tests.support.gateway"]
 
 Client = TestClient[web.Request, web.Application]
 

@@ -21,7 +21,7 @@ from eshop.handlers.payments import Request, open_account, settle_orders, top_up
 from eshop.store.database import Database, Session
 from eshop.store.migrate import migrate, on_database
 from eshop.store.unit_of_work import PaymentsUnitOfWork, Store
-from tests.builders import CAUSE, Partition, new_database_url, new_id, order_created
+from tests.support.builders import CAUSE, Partition, new_database_url, new_id, order_created
 
 USERS = ("ann", "bob")
 ORDERS = {user: [new_id() for _ in range(3)] for user in USERS}

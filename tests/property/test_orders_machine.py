@@ -22,7 +22,7 @@ from eshop.handlers.orders import Placed, PlaceOrder, place_orders, record_outco
 from eshop.store.database import Database, Session
 from eshop.store.migrate import migrate, on_database
 from eshop.store.unit_of_work import OrdersUnitOfWork, Store
-from tests.builders import Partition, captured, new_database_url, new_id, place_order
+from tests.support.builders import Partition, captured, new_database_url, new_id, place_order
 
 DEADLINE_SECONDS = 60
 T = TypeVar("T")

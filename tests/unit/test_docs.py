@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workers import ROOT
+from tests.support.worker_process import ROOT
 
 PAGES = runpy.run_path(str(ROOT / "docs/generate.py"))["PAGES"]
 DOCUMENTS = [

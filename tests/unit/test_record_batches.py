@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from eshop.contracts.unreadable import Unreadable
 from eshop.kafka import record_batches
 from eshop.kafka.record_batches import CODECS, broken_codecs, tolerate_unreadable
-from tests import raw_batches
-from tests.raw_batches import HEADER_BYTES, Record, batch, with_bad_header_name, with_bad_lz4, with_codec
+from tests.support import record_batches as raw_batches
+from tests.support.record_batches import (
+    HEADER_BYTES,
+    Record,
+    batch,
+    with_bad_header_name,
+    with_bad_lz4,
+    with_codec,
+)
 
 TP = TopicPartition("t", 3)
 RECORDS: list[Record] = [(b"ann", b"value %d" % number, [("name", b"text")]) for number in range(4)]

@@ -8,8 +8,8 @@ from collections import Counter
 import aiohttp
 import psutil
 
-from tests.faults.scene import Fault, Fired, Scene
-from tests.faults.world import NotShown
+from tests.faults.harness.fault import Fault, Fired, Scene
+from tests.faults.harness.world import NotShown
 
 TIMES = 10
 BURST_SECONDS = 8.0

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from tests.faults.links import Mode
-from tests.faults.scene import AWAY_SECONDS, Fault, Fired, Scene
-from tests.faults.world import NotShown
+from tests.faults.harness.fault import AWAY_SECONDS, Fault, Fired, Scene
+from tests.faults.harness.links import Mode
+from tests.faults.harness.world import NotShown
 
 WORDS = {Mode.CUT: "cut", Mode.ONE_WAY: "one-way", Mode.SLOW: "slow", Mode.LOSSY: "lossy"}
 

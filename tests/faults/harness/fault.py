@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from tests.faults.feeds import Listener
-from tests.faults.load import Answers, Load
-from tests.faults.probe import Probe
-from tests.faults.world import World
+from tests.faults.harness.feeds import Listener
+from tests.faults.harness.load import Answers, Load
+from tests.faults.harness.probe import Probe
+from tests.faults.harness.world import World
 
 #: A worker that is away for longer has lost its session (6 s) and its lease (5 s).
 AWAY_SECONDS = 12.0

@@ -13,14 +13,14 @@ import aiohttp
 import uvloop
 from rich.console import Console
 
-from tests.faults import judge
-from tests.faults.feeds import Listener
-from tests.faults.load import Answers, Load
+from tests.faults.harness import judge
+from tests.faults.harness.fault import Fault, Fired, Scene
+from tests.faults.harness.feeds import Listener
+from tests.faults.harness.load import Answers, Load
+from tests.faults.harness.probe import Probe
+from tests.faults.harness.report import Happened, Report
+from tests.faults.harness.world import NotShown, World, a_world
 from tests.faults.plan import VOLLEY_MAX, Plan, volley
-from tests.faults.probe import Probe
-from tests.faults.report import Happened, Report
-from tests.faults.scene import Fault, Fired, Scene
-from tests.faults.world import NotShown, World, a_world
 
 LISTENERS = 40
 WARM_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""`eshop` with the harness's hand inside: `python -m tests.faults.launch up …`.
+"""`eshop` with the harness's hand inside: `python -m tests.faults.harness.launch up …`.
 
 The shop is the product's own, started and watched over by the product's own launcher. Added are: a `Link`
 between each two parts that speak over the network, a way to change a service's environment for its next
@@ -27,13 +27,13 @@ from eshop.cli.main import app
 from eshop.cluster.embedded import Parts
 from eshop.cluster.process import Program
 from eshop.cluster.services import Plan, Service
-from tests.faults.links import HOST, Link, Mode
+from tests.faults.harness.links import HOST, Link, Mode
 
 CONTROL = "ESHOP_FAULTS_CONTROL"
 SEED = "ESHOP_FAULTS_SEED"
-#: Not empty: the workers' relays try again sooner, see `tests.faults.hurried`.
+#: Not empty: the workers' relays try again sooner, see `tests.faults.harness.hurried`.
 HURRIED = "ESHOP_FAULTS_HURRIED"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 #: A start is held back no longer than this, whoever forgot about it.
 HOLD_SECONDS_MAX = 90.0
 
@@ -148,7 +148,7 @@ class Harness:
 
 def _hurried(argv: tuple[str, ...]) -> tuple[str, ...]:
     module = argv.index("faust")
-    return (*argv[:module], "tests.faults.hurried", *argv[module + 1 :])
+    return (*argv[:module], "tests.faults.harness.hurried", *argv[module + 1 :])
 
 
 def _end_with_the_caller() -> None:

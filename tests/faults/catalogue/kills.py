@@ -5,8 +5,8 @@ import signal
 import time
 
 from eshop.contracts.services import SERVICES
-from tests.faults.scene import AWAY_SECONDS, Fault, Fired, Scene
-from tests.faults.world import NotShown, World, until
+from tests.faults.harness.fault import AWAY_SECONDS, Fault, Fired, Scene
+from tests.faults.harness.world import NotShown, World, until
 
 KINDS = ("orders", "payments", "projections", "gateway", "kafka", "postgres", "valkey")
 POINT_SECONDS_MAX = 40.0

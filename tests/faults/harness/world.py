@@ -21,9 +21,9 @@ import psycopg2
 
 from eshop.cluster.folder import TEMPORARY_MARK, DataFolder, ProcessRecord
 from eshop.cluster.os_user import remove_folder
-from tests.faults.launch import CONTROL, HURRIED, SEED
-from tests.faults.links import Mode
-from tests.shop import Shop
+from tests.faults.harness.launch import CONTROL, HURRIED, SEED
+from tests.faults.harness.links import Mode
+from tests.support.shop_process import Shop
 
 SCALE = "orders=2,payments=2,gateway=2"
 READY_SECONDS_MAX = 180.0
@@ -254,12 +254,12 @@ def _launch(
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with (folder / "up.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.launch", *words],
+            [sys.executable, "-m", "tests.faults.harness.launch", *words],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         )
 
 

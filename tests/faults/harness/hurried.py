@@ -1,4 +1,4 @@
-"""A worker whose relay tries again far sooner: `python -m tests.faults.hurried` in place of `-m faust`.
+"""A worker with short pauses of its relay: `python -m tests.faults.harness.hurried` in place of `-m faust`.
 
 A short outage so has as many failed rounds of the relay as one of many minutes.
 """

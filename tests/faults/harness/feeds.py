@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.faults.load import Answers
+from tests.faults.harness.load import Answers
 
 STREAMS = ("orders", "wallet")
 CONNECT_SECONDS_MAX = 10.0

@@ -11,11 +11,11 @@ from aiokafka.errors import KafkaError
 
 from eshop.contracts.services import SERVICES
 from eshop.contracts.topics import PARTITIONS
-from tests import raw_batches
-from tests.builders import Partition, captured, new_id, order_created
-from tests.faults.scene import Fault, Fired, Scene
-from tests.faults.world import NotShown, World
-from tests.workers import commit_when_empty
+from tests.faults.harness.fault import Fault, Fired, Scene
+from tests.faults.harness.world import NotShown, World
+from tests.support import record_batches as raw_batches
+from tests.support.builders import Partition, captured, new_id, order_created
+from tests.support.worker_process import commit_when_empty
 
 READS = {name: service.reads[0].name for name, service in SERVICES.items()}
 #: How many messages must be passed over, so that it is worth looking for them.

@@ -12,7 +12,7 @@ from eshop.settings import Settings
 from gateway.app import create_app
 from gateway.cache import MemoryStore
 from gateway.server import SERVER_OPTIONS
-from tests.gateway_fakes import TOKEN, FakeServices
+from tests.support.fake_services import TOKEN, FakeServices
 
 
 @pytest.fixture

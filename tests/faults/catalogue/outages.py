@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import aiohttp
 
 from eshop.contracts.services import SERVICES
-from tests.faults import judge
-from tests.faults.links import Mode
-from tests.faults.scene import Fault, Fired, Scene
-from tests.faults.world import NotShown, World
+from tests.faults.harness import judge
+from tests.faults.harness.fault import Fault, Fired, Scene
+from tests.faults.harness.links import Mode
+from tests.faults.harness.world import NotShown, World
 
 WORDS = {Mode.CLOSED: "port closed", Mode.CUT: "silent", Mode.RESET: "resets"}
 #: A round may end only when the broker's silence is noticed.

@@ -17,8 +17,8 @@ from eshop.contracts.services import PROJECTED, PROJECTIONS, SERVICES
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from eshop.kafka.record_batches import tolerate_unreadable
 from eshop.settings import DEFAULT_PORTS
-from tests.faults.feeds import Listener
-from tests.faults.world import World
+from tests.faults.harness.feeds import Listener
+from tests.faults.harness.world import World
 
 LIVENESS_SECONDS_MAX = 60.0
 AUDIT_SECONDS_MAX = 1_800.0
@@ -203,7 +203,7 @@ async def audit(world: World, answers: Path) -> dict[str, Any]:
         *(sys.executable, "-m", "eshop.cli", *words),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env={**os.environ, "COLUMNS": "200"},
     )
     out, err = await asyncio.wait_for(process.communicate(), AUDIT_SECONDS_MAX)

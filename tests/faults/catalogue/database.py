@@ -11,8 +11,8 @@ import redis.asyncio as redis
 
 from eshop.cluster.folder import DataFolder
 from eshop.contracts.services import SERVICES
-from tests.faults.scene import Fault, Fired, Scene
-from tests.faults.world import DISK_BYTES, NotShown, World, disk_used_bytes, resize_disk
+from tests.faults.harness.fault import Fault, Fired, Scene
+from tests.faults.harness.world import DISK_BYTES, NotShown, World, disk_used_bytes, resize_disk
 
 WRONG_SECONDS = 8.0
 #: Longer than lock_timeout and statement_timeout.

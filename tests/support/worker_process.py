@@ -27,9 +27,9 @@ from eshop.contracts.proto.shared_v1_pb2 import RequestContext
 from eshop.contracts.topics import PARTITIONS
 from eshop.kafka.topics import ensure_topics
 from eshop.store.migrate import on_database
-from tests.builders import new_database_url, new_id
+from tests.support.builders import new_database_url, new_id
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOKEN = credentials("development-service-token")
 READY_SECONDS_MAX = 90
 TOPIC_SECONDS_MAX = 30

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from eshop.cluster.ports import free_port
 from eshop.cluster.probes import http_is_ready
-from tests.faults.scene import Fault, Fired, Scene
-from tests.faults.world import NotShown, World
+from tests.faults.harness.fault import Fault, Fired, Scene
+from tests.faults.harness.world import NotShown, World
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 VERSIONS = ROOT / "tests" / "integration" / "versions"
 READY_SECONDS_MAX = 40.0
 END_SECONDS_MAX = 20.0

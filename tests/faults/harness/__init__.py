@@ -1,0 +1,1 @@
+"""The run of the fault suite: shop, load, faults, judge, report."""
