@@ -160,6 +160,11 @@ class Shop:
         done = json.loads(self.run("status", "--json"))
         return {process["name"]: process for process in done["processes"]}
 
+    def is_ready(self) -> bool:
+        words = ["status", "--json", "--data", str(self.folder.path)]
+        done = subprocess.run([sys.executable, "-m", "eshop.cli", *words], capture_output=True, check=False)
+        return done.returncode == 0
+
     def ready_again(self, name: str) -> bool:
         child = next(child for child in self.record().processes if child.name == name)
         return child.restarts > 0 and child.state == "ready"
@@ -212,7 +217,7 @@ def test_taken_port_is_explained(shop: Shop) -> None:
 @pytest.mark.parametrize("name", ["payments", "gateway", "valkey", "postgres"])
 def test_killed_process_is_started_again_and_said_so(shop: Shop, name: str) -> None:
     os.kill(shop.pid(name), signal.SIGKILL)
-    assert wait_until(lambda: shop.ready_again(name), 60)
+    assert wait_until(lambda: shop.ready_again(name) and shop.is_ready(), 60)
     assert f"{name} was killed by signal 9; starts again in" in shop.run("logs", "launcher", "-n", "1000")
 
 
