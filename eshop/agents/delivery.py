@@ -25,7 +25,7 @@ from eshop.crash_points import crash_point
 from eshop.handlers.parking import Poison
 from eshop.handlers.replay import Handler
 from eshop.process.exit import end_process
-from eshop.store.faults import WatermarkGap, cause_of
+from eshop.store.faults import cause_of
 from eshop.store.unit_of_work import Store, UnitOfWork
 
 logger = logging.getLogger(__name__)
@@ -76,21 +76,16 @@ class Delivery(Generic[U]):
         self._tried_at: dict[int, float] = {}
         self.turn = asyncio.Semaphore(TURNS_MAX)
 
-    @property
-    def epoch(self) -> int:
-        """Grows with every seek: messages that were read before a seek are read again."""
-        return self._positions.epoch
-
     async def deliver(self, events: Sequence[Event]) -> None:
         """Handle the events, or hand them to the retries of their partitions."""
         rest = [event for event in events if not self._is_retried(event)]
-        epoch = self.epoch
+        epoch = self._positions.epoch
         try:
             if rest:
                 await self.handle(rest)
         except Exception as error:  # noqa: BLE001  the retries find out what to do about it
             logger.info("%s goes on partition by partition after: %r", self._name, error)
-            if epoch == self.epoch:
+            if epoch == self._positions.epoch:
                 self._start_retries(rest)
 
     async def handle(self, events: Sequence[Event]) -> None:
@@ -139,15 +134,6 @@ class Delivery(Generic[U]):
         ack_in_order(self._app, events)  # last: a crash before it means redelivery
         self._positions.passed(origins)
 
-    async def is_hole(self, gap: WatermarkGap) -> bool:
-        """Tell whether the log itself has no message in the gap; the gap is then accepted."""
-        return await self._positions.is_hole(gap)
-
-    async def seek_back(self, epoch: int) -> bool:
-        """Have the gap and all messages of the retries read again; see ``Positions``."""
-        logger.error("%s seeks back: messages were passed over", self._name)
-        return await self._positions.seek_back(epoch)
-
     def tried_at(self, partition: int) -> float:
         """Return when the last attempt on the partition began or ended, by the monotonic clock."""
         return self._tried_at.get(partition, 0.0)
@@ -173,7 +159,8 @@ class Delivery(Generic[U]):
         for event in events:
             groups[event.message.partition].append(event)
         for partition, group in groups.items():
-            retry = self._partition_retries[partition] = PartitionRetry(self._app, self, self._name, group)
+            retry = PartitionRetry(self._app, self, self._positions, self._name, group)
+            self._partition_retries[partition] = retry
             retry.task.add_done_callback(lambda task, at=partition: self._end_retry(at, task))  # type: ignore[misc]
 
     def _end_retry(self, partition: int, task: "asyncio.Task[None]") -> None:

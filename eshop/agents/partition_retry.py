@@ -16,6 +16,8 @@ from faust.types import EventT
 from prometheus_client import Counter, Gauge
 
 from eshop.agents.batches import BATCH_MAX, is_current
+from eshop.agents.positions import Positions
+from eshop.backoff import Backoff
 from eshop.contracts.envelope import UndecodableMessage
 from eshop.store.faults import WatermarkGap, is_poison
 
@@ -42,16 +44,6 @@ class Attempts(Protocol):
     async def park(self, event: Event, error: Exception) -> None:
         """Park one message."""
 
-    async def is_hole(self, gap: WatermarkGap) -> bool:
-        """Tell whether the log itself has no message in the gap; the gap is then accepted."""
-
-    async def seek_back(self, epoch: int) -> bool:
-        """Seek back before any gap; return False if that is impossible now."""
-
-    @property
-    def epoch(self) -> int:
-        """Grows with every seek."""
-
     @property
     def turn(self) -> AbstractAsyncContextManager[object]:
         """Held during an attempt: bounds the number of retries that try at the same time."""
@@ -64,14 +56,22 @@ class PartitionRetry:
     worker. A poison message is found by halving the batch, and is parked when it is alone.
     """
 
-    def __init__(self, app: faust.App, attempts: Attempts, name: str, events: Iterable[Event]) -> None:
+    def __init__(
+        self,
+        app: faust.App,
+        attempts: Attempts,
+        positions: Positions[Any],
+        name: str,
+        events: Iterable[Event],
+    ) -> None:
         self._app = app
         self._attempts = attempts
+        self._positions = positions
         self._name = name
         self._events = deque(events)
-        self._epoch = attempts.epoch
+        self._epoch = positions.epoch
         self._at_most = BATCH_MAX
-        self._delay = BACKOFF_SECONDS
+        self._backoff = Backoff(BACKOFF_SECONDS, BACKOFF_SECONDS_MAX)
         self._is_waiting = False
         self._is_overfull = False
         self.task = asyncio.create_task(self._run())
@@ -102,7 +102,7 @@ class PartitionRetry:
                     await self._pause(error)
             if not self._is_overfull or self._app.should_stop:
                 return
-            if not await self._attempts.seek_back(self._epoch):
+            if not await self._positions.seek_back(self._epoch):
                 await asyncio.sleep(BACKOFF_SECONDS)
             self._drop_reread()
 
@@ -111,7 +111,7 @@ class PartitionRetry:
             async with self._attempts.turn:
                 await self._attempt(batch)
         except WatermarkGap as gap:
-            if not await self._attempts.is_hole(gap) and not await self._attempts.seek_back(self._epoch):
+            if not await self._positions.is_hole(gap) and not await self._positions.seek_back(self._epoch):
                 raise
         except Exception as error:
             if len(batch) == 1 or not _is_poison(error):
@@ -133,9 +133,9 @@ class PartitionRetry:
 
     def _drop_reread(self) -> None:
         """Drop messages that were read before the last seek: they are read again."""
-        if self._epoch != self._attempts.epoch:
+        if self._epoch != self._positions.epoch:
             self._events.clear()
-            self._epoch = self._attempts.epoch
+            self._epoch = self._positions.epoch
             self._is_overfull = False
 
     async def _attempt(self, batch: list[Event]) -> None:
@@ -151,15 +151,15 @@ class PartitionRetry:
             if self._events and self._events[0] is event:
                 self._events.popleft()
         self._at_most = min(self._at_most * 2, BATCH_MAX)
-        self._delay = BACKOFF_SECONDS
+        self._backoff.succeeded()
         self._show_waiting(False)
 
     async def _pause(self, error: Exception) -> None:
-        logger.warning("%s tries again in %.1f s after: %r", self._name, self._delay, error)
+        pause = self._backoff.failed()
+        logger.warning("%s tries again in %.1f s after: %r", self._name, pause, error)
         _retries.labels(self._name).inc()
         self._show_waiting(True)
-        await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))  # noqa: S311  jitter, no secret
-        self._delay = min(self._delay * 2, BACKOFF_SECONDS_MAX)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  jitter, no secret
 
     def _show_waiting(self, is_waiting: bool) -> None:
         if is_waiting != self._is_waiting:

@@ -146,6 +146,7 @@ class Positions(Generic[U]):
                 return True
             if self._app.rebalancing:
                 return False
+            logger.error("%s seeks back: messages were passed over", self._name)
             async with nothing_read(self._app):
                 sought = await self._sought()
                 self.epoch += sought

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
+from eshop.backoff import Backoff
 from eshop.cluster.errors import ClusterError
 from eshop.cluster.process import Process
 
@@ -22,12 +23,6 @@ class State(StrEnum):
     READY = "ready"
     WAITING = "waiting"
     STOPPED = "stopped"
-
-
-def backoff_seconds(ends_in_a_row: int) -> float:
-    """Return the pause before the next start, after a number of ends in a row (1 or more)."""
-    doublings = min(ends_in_a_row - 1, 16)
-    return min(BACKOFF_SECONDS_FIRST * 2.0**doublings, BACKOFF_SECONDS_MAX)
 
 
 class Supervised:
@@ -74,16 +69,16 @@ class Supervised:
         self.state = State.STOPPED
 
     def _keep(self) -> None:
-        ends_in_a_row = 0
+        backoff = Backoff(BACKOFF_SECONDS_FIRST, BACKOFF_SECONDS_MAX)
         while True:
             code = self._run()
             if self._stopping.is_set():
                 return
-            well = time.time() - self.process.started_at >= WELL_AFTER_SECONDS
-            ends_in_a_row = 1 if well else ends_in_a_row + 1
+            if time.time() - self.process.started_at >= WELL_AFTER_SECONDS:
+                backoff.succeeded()
             self.restarts += 1
             self.state = State.WAITING
-            delay = backoff_seconds(ends_in_a_row)
+            delay = backoff.failed()
             self._announce(self.name, f"{self._how_it_ended(code)}; starts again in {delay:.1f} s")
             if self._stopping.wait(delay):
                 return

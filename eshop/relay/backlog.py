@@ -13,8 +13,9 @@ See docs/adr/0016-what-the-relay-waits-for.md.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from eshop.backoff import Backoff
 from eshop.relay.placement import partition_of
 from eshop.store.outbox import Page, Unsent
 
@@ -34,7 +35,7 @@ class _Hold:
     #: The lowest known unsent id below or near the floor that is not in flight.
     first_id: int | None = None
     retry_at: float = 0.0
-    delay: float = BACKOFF_SECONDS
+    backoff: Backoff = field(default_factory=lambda: Backoff(BACKOFF_SECONDS, BACKOFF_SECONDS_MAX))
 
     def is_due(self, now: float) -> bool:
         return not self.in_flight and self.first_id is not None and now >= self.retry_at
@@ -118,12 +119,12 @@ class Backlog:
         hold.in_flight = frozenset()
         hold.notice(left)
         if failed:
-            hold.retry_at = now + hold.delay
-            hold.delay = min(2 * hold.delay, BACKOFF_SECONDS_MAX)
+            hold.retry_at = now + hold.backoff.failed()
         elif hold.first_id is None or hold.first_id >= self.floor:
             del self._holds[key]
         else:
-            hold.retry_at, hold.delay = now, BACKOFF_SECONDS
+            hold.retry_at = now
+            hold.backoff.succeeded()
 
     def abandon(self, now: float) -> None:
         """End all attempts: the outcome of their messages is unknown."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 
+from eshop.backoff import Backoff
 from eshop.cancellation import cancel_and_wait
 from eshop.crash_points import crash_point
 from eshop.relay.attempts import Attempts
@@ -65,7 +66,7 @@ class Relay:
         self._attempts = Attempts(publisher, self._backlog, notifier)
         self._token = 0
         self._held_until = 0.0
-        self._delay = BACKOFF_SECONDS
+        self._backoff = Backoff(BACKOFF_SECONDS, BACKOFF_SECONDS_MAX)
         self._checked_at = 0.0
         self._check_from = 0
         self._stopping = asyncio.Event()
@@ -101,10 +102,10 @@ class Relay:
         self.alive_at = time.monotonic()
         is_expected = isinstance(error, (TransientFault, KafkaError, TimeoutError, OSError))
         text = str(error) or repr(error)
-        logger.warning("the relay waits %.1f s after: %s", self._delay, text, exc_info=not is_expected)
+        pause = self._backoff.failed()
+        logger.warning("the relay waits %.1f s after: %s", pause, text, exc_info=not is_expected)
         _failures.inc()
-        await self._pause(self._delay)
-        self._delay = min(self._delay * 2, BACKOFF_SECONDS_MAX)
+        await self._pause(pause)
 
     async def _stand_by(self) -> None:
         """Take the lease and lead, or return after a pause without it."""
@@ -130,7 +131,7 @@ class Relay:
                     raise LeaseLost
                 more = await self._round()
                 self.alive_at = time.monotonic()
-                self._delay = BACKOFF_SECONDS
+                self._backoff.succeeded()
                 if not more:
                     retry = self._backlog.seconds_to_retry(time.monotonic())
                     await self._notifier.wait(min(SWEEP_SECONDS, retry))

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from eshop.backoff import Backoff
 from eshop.contracts.services import SERVICES
 from eshop.store.turn import (
     CONNECT_SECONDS_MAX,
@@ -46,6 +47,7 @@ _VACUUM_GIVES_WAY = text("""
 _IDLE_IN_TRANSACTION_MS_MAX = 10_000
 #: A migration does not begin while somebody's transaction is older: an index would wait for its end.
 OLD_TRANSACTION_SECONDS = 5.0
+_PAUSE_SECONDS_FIRST = 0.5
 _PAUSE_SECONDS_MAX = 8.0
 _OLDEST_TRANSACTION = text("""
     SELECT pid, application_name, xact_start FROM pg_stat_activity
@@ -114,7 +116,7 @@ def _upgrade(service: str, url: str, owner: str, role: str) -> None:
             f" -c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS_MAX}",
         },
     )
-    begun, pause = time.monotonic(), 0.5
+    begun, backoff = time.monotonic(), Backoff(_PAUSE_SECONDS_FIRST, _PAUSE_SECONDS_MAX)
     while True:
         try:
             return _try_upgrade(engine, service, owner, role)
@@ -123,9 +125,9 @@ def _upgrade(service: str, url: str, owner: str, role: str) -> None:
                 raise MigrationBlocked(
                     f"the {service} database was not migrated within {WAIT_SECONDS_MAX:g} s: {error}"
                 ) from error
+            pause = backoff.failed()
             logger.warning("the migration of %s tries again in %g s: %s", service, pause, error)
-        time.sleep(pause)
-        pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+            time.sleep(pause)
 
 
 def _try_upgrade(engine: Engine, service: str, owner: str, role: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
+from eshop.backoff import Backoff
 from eshop.contracts.bodies import UnknownEvent
 from eshop.contracts.envelope import UndecodableMessage
 from eshop.contracts.messages import Message, Origin, decode
@@ -50,7 +51,7 @@ class Events:
 
     async def run(self) -> None:
         """Read until cancelled; after a failure again, with a growing pause."""
-        pause_seconds = BACKOFF_SECONDS_MIN
+        backoff = Backoff(BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX)
         while True:
             began = asyncio.get_running_loop().time()
             try:
@@ -62,9 +63,8 @@ class Events:
             finally:
                 self._set_attached(None)
             if asyncio.get_running_loop().time() - began > START_SECONDS_MAX + BACKOFF_SECONDS_MAX:
-                pause_seconds = BACKOFF_SECONDS_MIN
-            await asyncio.sleep(pause_seconds)
-            pause_seconds = min(2 * pause_seconds, BACKOFF_SECONDS_MAX)
+                backoff.succeeded()
+            await asyncio.sleep(backoff.failed())
 
     async def check(self) -> None:
         """Ask the broker for a sign of life; raise if there is none, or if nothing is being read."""

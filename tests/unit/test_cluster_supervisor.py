@@ -15,7 +15,7 @@ from eshop.cluster import supervisor
 from eshop.cluster.errors import ClusterError
 from eshop.cluster.guardian import wait_until
 from eshop.cluster.process import Guardian, Process, Program
-from eshop.cluster.supervisor import State, Supervised, backoff_seconds, describe_exit
+from eshop.cluster.supervisor import State, Supervised, describe_exit
 
 SECONDS_MAX = 15.0
 SLEEPER = "import time; print('here', flush=True); time.sleep(600)"
@@ -41,10 +41,6 @@ def process(folder: Path, guardian: Guardian, code: str = SLEEPER, **others: Any
 
 def supervised(folder: Path, guardian: Guardian, news: list[str], code: str = SLEEPER) -> Supervised:
     return Supervised(process(folder, guardian, code), "orders", {}, lambda _name, text: news.append(text))
-
-
-def test_backoff_doubles_up_to_a_bound() -> None:
-    assert [backoff_seconds(n) for n in (1, 2, 3, 4, 7, 8, 1000)] == [0.5, 1, 2, 4, 30, 30, 30]
 
 
 def test_exit_is_said_in_words() -> None:

@@ -30,7 +30,7 @@ def events(numbers: Iterable[int], generation: int = 1) -> list[Any]:
 
 @dataclass
 class Attempts:
-    """Handles what ``refuses`` lets it; writes down what was done, in order."""
+    """Handles what ``refuses`` lets it, and notes it in order. It stands for the positions, too."""
 
     refuses: Callable[[list[int]], Exception | None]
     epoch: int = 0
@@ -68,9 +68,15 @@ class Attempts:
 APP: Any = SimpleNamespace(should_stop=False, consumer_generation_id=1)
 
 
+def retry_of(attempts: Attempts, events: Iterable[Any]) -> PartitionRetry:
+    """Begin a retry."""
+    positions: Any = attempts
+    return PartitionRetry(APP, attempts, positions, "test", events)
+
+
 async def run(attempts: Attempts, numbers: Iterable[int]) -> Attempts:
     """Run a retry to its end."""
-    await asyncio.wait_for(PartitionRetry(APP, attempts, "test", events(numbers)).task, SECONDS_MAX)
+    await asyncio.wait_for(retry_of(attempts, events(numbers)).task, SECONDS_MAX)
     return attempts
 
 
@@ -109,10 +115,10 @@ async def test_hole_of_the_log_is_accepted_where_it_stands() -> None:
     assert (done.handled, done.tries, done.epoch) == ([5, 6, 7, 8, 9], 2, 0)
 
 
-async def test_lane_that_waits_for_long_keeps_its_memory_and_has_the_rest_read_again() -> None:
+async def test_retry_that_waits_for_long_keeps_its_memory_and_has_the_rest_read_again() -> None:
     is_broken = [True]
     attempts = Attempts(lambda _: TransientFault("away") if is_broken[0] else None)
-    retry = PartitionRetry(APP, attempts, "test", events([0]))
+    retry = retry_of(attempts, events([0]))
     for event in events(range(1, 3 * partition_retry.WAITING_MAX)):
         retry.add(event)
     assert len(retry) == partition_retry.WAITING_MAX
@@ -126,14 +132,14 @@ async def test_lane_that_waits_for_long_keeps_its_memory_and_has_the_rest_read_a
 async def test_messages_of_a_lost_assignment_are_given_up() -> None:
     attempts = Attempts(lambda _: None)
     old, new = events([1, 2], generation=0), events([3])
-    await asyncio.wait_for(PartitionRetry(APP, attempts, "test", [*old, *new]).task, SECONDS_MAX)
+    await asyncio.wait_for(retry_of(attempts, [*old, *new]).task, SECONDS_MAX)
     assert attempts.handled == [3]
 
 
 async def test_messages_that_come_meanwhile_are_handled_after_those_before() -> None:
     faults: list[Exception] = [TransientFault("away")]
     attempts = Attempts(lambda _: faults.pop() if faults else None)
-    retry = PartitionRetry(APP, attempts, "test", events([1, 2]))
+    retry = retry_of(attempts, events([1, 2]))
     for event in events([3, 4]):
         retry.add(event)
     await asyncio.wait_for(retry.task, SECONDS_MAX)
