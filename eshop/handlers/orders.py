@@ -6,6 +6,7 @@ See docs/adr/0011-repeat-cancellation-requests.md.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from eshop.contracts import orders_v1, payments_v1
@@ -14,6 +15,7 @@ from eshop.contracts.messages import Message
 from eshop.domain.order import Order, OrderStatus, PaymentOutcome, record_outcome
 from eshop.domain.refusal import Refusal
 from eshop.handlers.announce import Cause, outgoing
+from eshop.handlers.idempotency import KEY_REUSED, Result, once
 from eshop.store.operators import OperatorAction
 from eshop.store.orders import CancellationRequest, HistoryEntry, NewOrder, StoredOrder
 from eshop.store.requests import RequestKey
@@ -21,7 +23,6 @@ from eshop.store.unit_of_work import OrdersUnitOfWork
 
 #: The shortest time between two cancellation requests for an order.
 REPEAT_SECONDS = 30
-_KEY_REUSED = Refusal("idempotency-key-reused", "the key was used for another request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def _order_created(order: StoredOrder) -> Body:
 def _answer(request: PlaceOrder, order: StoredOrder) -> Placed | Refusal:
     replayed = order.order.order_id != request.order_id
     if replayed and order.fingerprint != request.fingerprint:
-        return _KEY_REUSED
+        return KEY_REUSED
     return Placed(as_created(order), replayed)
 
 
@@ -201,14 +202,6 @@ def _order_changed(entry: HistoryEntry) -> Body:
     return orders_v1.OrderCancelled.model_validate({**common, "reason": life.reason})
 
 
-@dataclass(frozen=True, slots=True)
-class Cancellation:
-    """The order when its cancellation was requested; ``replayed`` if an earlier request had the same key."""
-
-    order: StoredOrder
-    replayed: bool = False
-
-
 async def request_cancellation(
     uow: OrdersUnitOfWork,
     user_id: str,
@@ -217,7 +210,7 @@ async def request_cancellation(
     *,
     idempotency_key: str | None = None,
     fingerprint: bytes = b"",
-) -> Cancellation | Refusal | None:
+) -> Result[StoredOrder] | None:
     """Request the cancellation of an order; return None if the user has no such order.
 
     A cancelled order stays as it is. The outcome comes by the feed. The same request again, by its key, gets
@@ -228,18 +221,18 @@ async def request_cancellation(
     if order is None or order.order.user_id != user_id:
         return None
     key = None if idempotency_key is None else RequestKey(user_id, "cancel-order", idempotency_key)
-    if key is not None and (before := await uow.requests.get(key)) is not None:
-        if before.fingerprint != fingerprint:
-            return _KEY_REUSED
-        return Cancellation(_as_answered(order, before.answer), replayed=True)
-    if order.order.status is not OrderStatus.CANCELLED:
-        await _request_cancellations(uow, await uow.orders.end(order_id, "user", REPEAT_SECONDS), cause)
-    if key is not None:
-        await uow.requests.keep(key, fingerprint, _to_answer(order))
-    return Cancellation(order)
+
+    async def requested() -> StoredOrder | Refusal:
+        if order.order.status is not OrderStatus.CANCELLED:
+            await _request_cancellations(uow, await uow.orders.end(order_id, "user", REPEAT_SECONDS), cause)
+        return order
+
+    return await once(
+        uow.requests, key, fingerprint, requested, store=_state, restore=partial(_with_state, order)
+    )
 
 
-def _to_answer(order: StoredOrder) -> dict[str, Any]:
+def _state(order: StoredOrder) -> dict[str, Any]:
     """Return the changing part of an order, to be stored with a request."""
     life = order.order
     return {
@@ -250,11 +243,11 @@ def _to_answer(order: StoredOrder) -> dict[str, Any]:
     }
 
 
-def _as_answered(order: StoredOrder, answer: dict[str, Any]) -> StoredOrder:
+def _with_state(order: StoredOrder, state: dict[str, Any]) -> StoredOrder:
     """Return an order as it was when the result was stored."""
-    status = OrderStatus(answer["status"])
-    life = replace(order.order, status=status, reason=answer["reason"], version=answer["version"])
-    return replace(order, order=life, updated_at=datetime.fromisoformat(answer["updated_at"]))
+    status = OrderStatus(state["status"])
+    life = replace(order.order, status=status, reason=state["reason"], version=state["version"])
+    return replace(order, order=life, updated_at=datetime.fromisoformat(state["updated_at"]))
 
 
 async def request_refund(

@@ -5,6 +5,7 @@ See docs/adr/0009-closing-freezing-refunding.md.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from eshop.contracts import orders_v1, payments_v1
 from eshop.contracts.bodies import Body
@@ -14,6 +15,7 @@ from eshop.domain.payment import CancelPayment, Payment, PaymentStatus, PayOrder
 from eshop.domain.refusal import Refusal
 from eshop.domain.wallet import Wallet, close_wallet, open_wallet, set_frozen, top_up
 from eshop.handlers.announce import Cause, outgoing
+from eshop.handlers.idempotency import Result, once
 from eshop.store.operators import OperatorAction
 from eshop.store.requests import RequestKey
 from eshop.store.unit_of_work import PaymentsUnitOfWork
@@ -28,12 +30,12 @@ async def settle_orders(uow: PaymentsUnitOfWork, messages: Sequence[Message]) ->
     command gets the outcome there is.
     """
     fresh = await uow.inbox.claim(messages)
-    asked = [(message, asks) for message in fresh if (asks := _question(message.body)) is not None]
-    if asked:
-        await _settle(uow, asked)
+    commands = [(message, command) for message in fresh if (command := _command(message.body)) is not None]
+    if commands:
+        await _settle(uow, commands)
 
 
-def _question(body: Body) -> PayOrder | CancelPayment | None:
+def _command(body: Body) -> PayOrder | CancelPayment | None:
     match body:
         case orders_v1.OrderCreated():
             return PayOrder(body.order_id, body.user_id, body.amount_minor, body.currency)
@@ -43,19 +45,21 @@ def _question(body: Body) -> PayOrder | CancelPayment | None:
             return None  # orders tells others how it ended; payments knows
 
 
-async def _settle(uow: PaymentsUnitOfWork, asked: Sequence[tuple[Message, PayOrder | CancelPayment]]) -> None:
-    wallets = await uow.wallets.lock(asks.user_id for _, asks in asked)
-    payments = await uow.payments.get(asks.order_id for _, asks in asked)
+async def _settle(
+    uow: PaymentsUnitOfWork, commands: Sequence[tuple[Message, PayOrder | CancelPayment]]
+) -> None:
+    wallets = await uow.wallets.lock(command.user_id for _, command in commands)
+    payments = await uow.payments.get(command.order_id for _, command in commands)
     settled: list[Settlement] = []
-    for message, asks in asked:
+    for message, command in commands:
         # A message causes one transfer at most, so the transfer has the id of the message.
         decision = settle(
-            wallets[asks.user_id], payments.get(asks.order_id), asks, transfer_id=message.message_id
+            wallets[command.user_id], payments.get(command.order_id), command, transfer_id=message.message_id
         )
-        wallets[asks.user_id] = decision.wallet
-        payments[asks.order_id] = decision.payment
+        wallets[command.user_id] = decision.wallet
+        payments[command.order_id] = decision.payment
         settled.append(decision)
-    await _store(uow, settled, [Cause.of(message) for message, _ in asked])
+    await _store(uow, settled, [Cause.of(message) for message, _ in commands])
 
 
 async def _store(uow: PaymentsUnitOfWork, settled: Sequence[Settlement], causes: Sequence[Cause]) -> None:
@@ -138,35 +142,27 @@ class Account:
         return cls(wallet.user_id, wallet.balance_minor, wallet.currency, wallet.version, wallet.is_frozen)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The result of a request; ``replayed`` if an earlier request had the same key."""
-
-    outcome: Account | Refusal
-    replayed: bool = False
-
-
-async def open_account(uow: PaymentsUnitOfWork, request: Request, currency: str) -> Answer:
+async def open_account(uow: PaymentsUnitOfWork, request: Request, currency: str) -> Result[Account]:
     """Open the user's only account, or reopen it. The same request, by its key, gets the same result."""
 
     async def opened(wallet: Wallet) -> Account | Refusal:
         return await _changed(uow, request, payments_v1.AccountOpened, open_wallet(wallet, currency))
 
-    return await _once(uow, request, "open-account", opened, add_missing=True)
+    return await _once_for(uow, request, "open-account", opened, add_missing=True)
 
 
-async def close_account(uow: PaymentsUnitOfWork, request: Request) -> Answer:
+async def close_account(uow: PaymentsUnitOfWork, request: Request) -> Result[Account]:
     """Close an empty account. An order that reaches it afterwards is refused with ``no_account``."""
 
     async def closed(wallet: Wallet) -> Account | Refusal:
         return await _changed(uow, request, payments_v1.AccountClosed, close_wallet(wallet))
 
-    return await _once(uow, request, "close-account", closed, add_missing=False)
+    return await _once_for(uow, request, "close-account", closed, add_missing=False)
 
 
 async def freeze_account(
     uow: PaymentsUnitOfWork, request: Request, is_frozen: bool, *, reason: str, operator: str
-) -> Answer:
+) -> Result[Account]:
     """Freeze or unfreeze an account, and record the operator and the reason. A repetition changes nothing."""
     event = payments_v1.AccountFrozen if is_frozen else payments_v1.AccountUnfrozen
 
@@ -179,12 +175,12 @@ async def freeze_account(
             await uow.operators.record(OperatorAction(verb, wallet.user_id, None, reason, operator))
         return await _changed(uow, request, event, after)
 
-    return await _once(uow, request, "freeze-account", frozen, add_missing=False)
+    return await _once_for(uow, request, "freeze-account", frozen, add_missing=False)
 
 
 async def top_up_account(
     uow: PaymentsUnitOfWork, request: Request, amount_minor: int, *, transfer_id: str, reference: str | None
-) -> Answer:
+) -> Result[Account]:
     """Add money from outside. The same request again, by its key, gets the same result.
 
     A reference is unique per user; references of other users have no influence.
@@ -200,7 +196,7 @@ async def top_up_account(
         await uow.ledger.post([moved])
         return await _changed(uow, request, payments_v1.AccountToppedUp, after, moved)
 
-    return await _once(uow, request, "top-up", topped_up, add_missing=False)
+    return await _once_for(uow, request, "top-up", topped_up, add_missing=False)
 
 
 async def _changed(
@@ -231,29 +227,27 @@ async def _changed(
     return Account.of(after)
 
 
-async def _once(
+async def _once_for(
     uow: PaymentsUnitOfWork,
     request: Request,
     route: str,
     effect: Callable[[Wallet], Awaitable[Account | Refusal]],
     *,
     add_missing: bool,
-) -> Answer:
-    """Run the effect under the user's lock, unless an earlier request with the key has run it.
-
-    A refusal is not stored: a repeated request is decided again.
-    """
+) -> Result[Account]:
+    """Run the effect on the user's locked wallet, once for a key."""
     locked = await uow.wallets.lock([request.user_id], add_missing=add_missing)
     wallet = locked.get(request.user_id, Wallet(request.user_id))
-    if request.idempotency_key is None:
-        return Answer(await effect(wallet))
-    key = RequestKey(request.user_id, route, request.idempotency_key)
-    before = await uow.requests.get(key)
-    if before is not None:
-        if before.fingerprint != request.fingerprint:
-            return Answer(Refusal("idempotency-key-reused", "the key was used for another request"))
-        return Answer(from_stored(Account, before.answer), replayed=True)
-    outcome = await effect(wallet)
-    if isinstance(outcome, Account):
-        await uow.requests.keep(key, request.fingerprint, asdict(outcome))
-    return Answer(outcome)
+    key = (
+        None
+        if request.idempotency_key is None
+        else RequestKey(request.user_id, route, request.idempotency_key)
+    )
+    return await once(
+        uow.requests,
+        key,
+        request.fingerprint,
+        lambda: effect(wallet),
+        store=asdict,
+        restore=partial(from_stored, Account),
+    )

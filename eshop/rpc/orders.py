@@ -135,13 +135,13 @@ class OrdersServicer(Base):
         )
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderReply:  # noqa: N802
-        """Ask for the order's end."""
+        """Request the cancellation of an order."""
         check_context(request.context)
         order_id = uuid_text(request.order_id)
         cause = convert.cause_of(request.context, str(uuid_utils.uuid7()))
-        answer = None
+        result = None
         if order_id is not None:
-            answer = await self._store.transact(
+            result = await self._store.transact(
                 partial(
                     request_cancellation,
                     user_id=request.context.user_id,
@@ -151,26 +151,26 @@ class OrdersServicer(Base):
                     fingerprint=request.context.fingerprint,
                 )
             )
-        if answer is None:
+        if result is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
-        if isinstance(answer, Refusal):
-            return pb.CancelOrderReply(refusal=convert.refusal(answer))
-        return pb.CancelOrderReply(order=_order(answer.order), replayed=answer.replayed)
+        if isinstance(result.outcome, Refusal):
+            return pb.CancelOrderReply(refusal=convert.refusal(result.outcome))
+        return pb.CancelOrderReply(order=_order(result.outcome), replayed=result.replayed)
 
     async def RefundOrder(self, request: pb.RefundOrderRequest, context: Context) -> pb.RefundOrderReply:  # noqa: N802
-        """Ask for the order's end, for an operator."""
+        """Request the cancellation of an order, for an operator."""
         order_id = uuid_text(request.order_id)
         reason, operator = convert.check_operator(request)
-        asked = str(uuid_utils.uuid7())
-        cause = Cause(correlation_id=asked, causation_id=asked)
-        answer = None
+        request_id = str(uuid_utils.uuid7())
+        cause = Cause(correlation_id=request_id, causation_id=request_id)
+        result = None
         if order_id is not None:
-            answer = await self._store.transact(
+            result = await self._store.transact(
                 lambda uow: request_refund(uow, order_id, reason=reason, operator=operator, cause=cause)
             )
-        if answer is None:
+        if result is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
-        return pb.RefundOrderReply(order=_order(answer[0]), asked=answer[1])
+        return pb.RefundOrderReply(order=_order(result[0]), asked=result[1])
 
     async def ReadFeed(self, request: shared.ReadFeedRequest, context: Context) -> pb.ReadFeedReply:  # noqa: N802
         """Return the changes of the user after a feed number."""

@@ -11,9 +11,9 @@ from eshop.contracts.proto import shared_v1_pb2 as shared
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsServicer as Base
 from eshop.domain.refusal import Refusal
 from eshop.handlers.announce import Cause
+from eshop.handlers.idempotency import Result
 from eshop.handlers.payments import (
     Account,
-    Answer,
     Request,
     close_account,
     freeze_account,
@@ -52,7 +52,7 @@ class PaymentsServicer(Base):
         reference = check_text("reference", request.reference, REFERENCE_CHARACTERS_MAX) or None
         transfer_id = str(uuid_utils.uuid7())
 
-        async def top_up(uow: PaymentsUnitOfWork) -> Answer:
+        async def top_up(uow: PaymentsUnitOfWork) -> Result[Account]:
             return await top_up_account(
                 uow, asked, amount_minor, transfer_id=transfer_id, reference=reference
             )
@@ -69,7 +69,7 @@ class PaymentsServicer(Base):
         asked = _request(shared.RequestContext(user_id=request.user_id))
         reason, operator = convert.check_operator(request)
 
-        async def freeze(uow: PaymentsUnitOfWork) -> Answer:
+        async def freeze(uow: PaymentsUnitOfWork) -> Result[Account]:
             return await freeze_account(uow, asked, request.frozen, reason=reason, operator=operator)
 
         return _result(await self._store.transact(freeze))
@@ -154,10 +154,10 @@ def _request(context: shared.RequestContext) -> Request:
     return Request(context.user_id, cause, context.idempotency_key or None, context.fingerprint)
 
 
-def _result(answer: Answer) -> pb.AccountResult:
-    if isinstance(answer.outcome, Refusal):
-        return pb.AccountResult(refusal=convert.refusal(answer.outcome), replayed=answer.replayed)
-    return pb.AccountResult(account=_account(answer.outcome), replayed=answer.replayed)
+def _result(result: Result[Account]) -> pb.AccountResult:
+    if isinstance(result.outcome, Refusal):
+        return pb.AccountResult(refusal=convert.refusal(result.outcome), replayed=result.replayed)
+    return pb.AccountResult(account=_account(result.outcome), replayed=result.replayed)
 
 
 def _account(account: Account) -> pb.Account:

@@ -7,11 +7,11 @@ import pytest
 from eshop.contracts import orders_v1, payments_v1
 from eshop.domain.payment import Payment, PaymentStatus
 from eshop.domain.refusal import Refusal
+from eshop.handlers.idempotency import Result
 from eshop.handlers.orders import place_orders, record_outcomes, request_refund
 from eshop.handlers.parking import BURST_MAX
 from eshop.handlers.payments import (
     Account,
-    Answer,
     Request,
     close_account,
     freeze_account,
@@ -29,26 +29,26 @@ Payments = Store[PaymentsUnitOfWork]
 ANN = Request("ann", CAUSE)
 
 
-async def opened(payments: Payments, currency: str = "USD") -> Answer:
+async def opened(payments: Payments, currency: str = "USD") -> Result[Account]:
     """Open ann's account."""
     return await payments.transact(lambda uow: open_account(uow, ANN, currency))
 
 
-async def filled(payments: Payments, amount_minor: int, reference: str | None = None) -> Answer:
+async def filled(payments: Payments, amount_minor: int, reference: str | None = None) -> Result[Account]:
     """Top up ann's account."""
     return await payments.transact(
         lambda uow: top_up_account(uow, ANN, amount_minor, transfer_id=new_id(), reference=reference)
     )
 
 
-async def frozen(payments: Payments, is_frozen: bool) -> Answer:
+async def frozen(payments: Payments, is_frozen: bool) -> Result[Account]:
     """Freeze ann's account, or lift that."""
     return await payments.transact(
         lambda uow: freeze_account(uow, ANN, is_frozen, reason="looks odd", operator="olga")
     )
 
 
-def code(answer: Answer) -> str | None:
+def code(answer: Result[Account]) -> str | None:
     """Return the code of a refusal."""
     return answer.outcome.code if isinstance(answer.outcome, Refusal) else None
 
