@@ -17,9 +17,9 @@ def show(user: UserArgument, data: ShopOption = None) -> None:
 
     Example: [bold]eshop accounts show alice[/]
     """
-    from eshop.cli import calls  # noqa: PLC0415  only now: the launcher has no need of gRPC
+    from eshop.cli.client import shop  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
-    account = calls.show_account(target("payments", data), user)
+    account = shop.show_account(target("payments", data), user)
     frozen = ", frozen" if account.frozen else ""
     typer.echo(f"{user}: {account.balance_minor} {account.currency}, version {account.version}{frozen}")
 
@@ -56,7 +56,7 @@ def unfreeze(
 
 
 def _set_frozen(user: str, reason: str, operator: str | None, data: ShopOption, *, frozen: bool) -> None:
-    from eshop.cli import calls  # noqa: PLC0415  only now: the launcher has no need of gRPC
+    from eshop.cli.client import shop  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
     where = target("payments", data)
-    calls.set_frozen(where, user, frozen=frozen, reason=reason, operator=operator_name(operator))
+    shop.set_frozen(where, user, frozen=frozen, reason=reason, operator=operator_name(operator))

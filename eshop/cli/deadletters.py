@@ -69,17 +69,17 @@ def list_letters(
     Example: [bold]eshop deadletters list --cause undecodable --service payments[/]
     """
     # Only now: the launcher has no need of gRPC.
-    from eshop.cli import letter_calls  # noqa: PLC0415
+    from eshop.cli.client import dead_letters  # noqa: PLC0415
     from eshop.cli.plain import plain  # noqa: PLC0415
 
     chosen = (cause or "", "" if status == "all" else status)
     groups, held, letters = [], [], []
     for where in _targets(service, data):
         of_service = {"service": where.service}
-        summary = letter_calls.summarize(where, *chosen)
+        summary = dead_letters.summarize(where, *chosen)
         groups += [of_service | plain(group) for group in summary.groups]
         held += [of_service | plain(partition) for partition in summary.held]
-        found = islice(letter_calls.letters(where, *chosen), limit + 1)
+        found = islice(dead_letters.letters(where, *chosen), limit + 1)
         letters += [of_service | plain(letter) for letter in found]
     letters.sort(key=lambda letter: letter["parked_at"])
     shown = {"groups": groups, "held": held, "letters": letters[:limit], "more": len(letters) > limit}
@@ -103,10 +103,10 @@ def show(
     Example: [bold]eshop deadletters show 01a204a5-b233-764f-b8b2-3123bc7b4c5c[/]
     """
     # Only now: the launcher has no need of gRPC.
-    from eshop.cli import letter_calls  # noqa: PLC0415
+    from eshop.cli.client import dead_letters  # noqa: PLC0415
     from eshop.cli.plain import plain  # noqa: PLC0415
 
-    where, found = _first(_targets(service, data), lambda one: letter_calls.show(one, dead_letter_id))
+    where, found = _first(_targets(service, data), lambda one: dead_letters.show(one, dead_letter_id))
     whole = {"service": where.service} | plain(found)
     if as_json:
         typer.echo(json.dumps(whole))
@@ -130,10 +130,10 @@ def replay(
 
     Example: [bold]eshop deadletters replay --cause "SQLSTATE 23514" --reason "the check is gone"[/]
     """
-    from eshop.cli import letter_calls  # noqa: PLC0415  only now: the launcher has no need of gRPC
+    from eshop.cli.client import dead_letters  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
     chosen = _chosen(dead_letter_ids, cause, _targets(service, data))
-    _act_on(chosen, letter_calls.replay, "replayed", reason, operator_name(operator))
+    _act_on(chosen, dead_letters.replay, "replayed", reason, operator_name(operator))
 
 
 @app.command()
@@ -151,10 +151,10 @@ def discard(
 
     Example: [bold]eshop deadletters discard --cause undecodable --service orders --reason "a test's"[/]
     """
-    from eshop.cli import letter_calls  # noqa: PLC0415  only now: the launcher has no need of gRPC
+    from eshop.cli.client import dead_letters  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
     chosen = _chosen(dead_letter_ids, cause, _targets(service, data))
-    _act_on(chosen, letter_calls.discard, "discarded", reason, operator_name(operator))
+    _act_on(chosen, dead_letters.discard, "discarded", reason, operator_name(operator))
 
 
 def _targets(service: str | None, data: Path | None) -> list[Target]:
@@ -163,7 +163,7 @@ def _targets(service: str | None, data: Path | None) -> list[Target]:
 
 def _first(targets: Sequence[Target], ask: Callable[[Target], T]) -> tuple[Target, T]:
     """Return the reply of the first service that has the dead letter; raise Missing if none has."""
-    from eshop.cli.calls import Missing  # noqa: PLC0415  only now: the launcher has no need of gRPC
+    from eshop.cli.client.call import Missing  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
     for where in targets[:-1]:
         try:
@@ -186,10 +186,10 @@ def _by_id(dead_letter_ids: Sequence[str], targets: Sequence[Target]) -> Chosen:
 
 
 def _by_cause(cause: str, targets: Sequence[Target]) -> Iterator[tuple[str, Sequence[Target]]]:
-    from eshop.cli import letter_calls  # noqa: PLC0415  only now: the launcher has no need of gRPC
+    from eshop.cli.client import dead_letters  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
     for where in targets:
-        for letter in letter_calls.letters(where, cause, "parked"):
+        for letter in dead_letters.letters(where, cause, "parked"):
             yield letter.dead_letter_id, [where]
 
 
@@ -201,7 +201,7 @@ def _act_on(
     operator: str,
 ) -> None:
     """Act on the letters one by one, print each result, and end with 1 if one has another status."""
-    from eshop.cli.calls import Missing  # noqa: PLC0415  only now: the launcher has no need of gRPC
+    from eshop.cli.client.call import Missing  # noqa: PLC0415  only now: the launcher has no need of gRPC
     from eshop.contracts.proto import dead_letters_v1_pb2 as pb  # noqa: PLC0415
 
     counts = {True: 0, False: 0}

@@ -32,13 +32,14 @@ def refund(
 
     Example: [bold]eshop orders refund 01a204a5-b233-764f-b8b2-3123bc7b4c5c --reason "broken lamp"[/]
     """
-    from eshop.cli import calls  # noqa: PLC0415  only now: the launcher has no need of gRPC
+    from eshop.cli.client import shop  # noqa: PLC0415  only now: the launcher has no need of gRPC
+    from eshop.cli.client.call import Missing  # noqa: PLC0415
 
     by = operator_name(operator)
     try:
-        reply = calls.refund_order(target("orders", data), order_id, reason=reason, operator=by)
-    except calls.Missing:
-        payment = calls.refund_payment(target("payments", data), order_id, reason=reason, operator=by)
+        reply = shop.refund_order(target("orders", data), order_id, reason=reason, operator=by)
+    except Missing:
+        payment = shop.refund_payment(target("payments", data), order_id, reason=reason, operator=by)
         typer.echo(_said_of_payment(payment))
         return
     order = reply.order

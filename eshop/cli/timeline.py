@@ -27,9 +27,9 @@ def timeline(
 
     Example: [bold]eshop timeline 01a204a5-b233-764f-b8b2-3123bc7b4c5c[/]
     """
-    from eshop.cli import trail_calls  # noqa: PLC0415  only now: the launcher has no need of gRPC
+    from eshop.cli.client import timeline  # noqa: PLC0415  only now: the launcher has no need of gRPC
 
-    found = trail_calls.read(order_id, [target(service, data) for service in SERVICES])
+    found = timeline.read(order_id, [target(service, data) for service in SERVICES])
     if found is None:
         raise ClusterError(f"there is no order {order_id}")
     told = found.as_json(with_internal=True)

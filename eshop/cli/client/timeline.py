@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
-from eshop.cli.calls import ask
+from eshop.cli.client.call import ask
 from eshop.cli.operators import Target
 from eshop.clients.timeline import Ask, Timeline, read_timeline
 from eshop.contracts.proto import timeline_v1_pb2 as pb

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from eshop.cli.calls import call
+from eshop.cli.client.call import call
 from eshop.cli.operators import Target
 from eshop.contracts.proto import dead_letters_v1_pb2 as pb
 from eshop.contracts.proto.dead_letters_v1_pb2_grpc import DeadLettersStub
