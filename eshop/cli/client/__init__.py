@@ -1,1 +1,1 @@
-"""Operators' calls of the services by gRPC. A command imports a module when it runs: the launcher needs none."""
+"""Operators' calls of the services by gRPC. A command imports a module when it runs: not so the launcher."""
