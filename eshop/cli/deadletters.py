@@ -61,8 +61,8 @@ def list_letters(
 ) -> None:
     """Show dead letters: their number by cause, held partitions, and the oldest letters one by one.
 
-    [bold]held[/]: 5 messages of a partition were parked within 60 s. Its next poison message blocks it until some of
-    them are replayed or discarded.
+    [bold]held[/]: 5 messages of a partition were parked within 60 s. Its next poison message blocks it until
+    some of them are replayed or discarded.
 
     --json prints {"groups": […], "held": […], "letters": […], "more": true if --limit left letters out}.
 

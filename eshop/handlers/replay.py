@@ -6,11 +6,12 @@ See docs/adr/0014-replaying-dead-letters.md.
 import base64
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from eshop.contracts.envelope import UnreadableRecord
 from eshop.contracts.messages import Message, Origin, decode
 from eshop.store.operators import OperatorAction
+from eshop.store.rows import WholeLetter
 from eshop.store.unit_of_work import UnitOfWork
 
 PARKED, REPLAYED, DISCARDED = "parked", "replayed", "discarded"
@@ -63,7 +64,7 @@ async def discard(uow: UnitOfWork, act: Act) -> Acted | None:
     return await _resolve(uow, letter, act, "discard", DISCARDED)
 
 
-async def _resolve(uow: UnitOfWork, letter: Any, act: Act, action: str, status: str) -> Acted:
+async def _resolve(uow: UnitOfWork, letter: WholeLetter, act: Act, action: str, status: str) -> Acted:
     await uow.dead_letters.resolve(letter.dead_letter_id, status)
     await uow.operators.record(
         OperatorAction(
@@ -73,17 +74,17 @@ async def _resolve(uow: UnitOfWork, letter: Any, act: Act, action: str, status: 
     return Acted(status, done=True)
 
 
-def headers_of(letter: Any) -> list[tuple[str, bytes]]:
+def headers_of(letter: WholeLetter) -> list[tuple[str, bytes]]:
     """Return the message's headers as Kafka had them."""
     return [(name, base64.b64decode(value)) for name, value in letter.headers]
 
 
-def bytes_of(stored: Any) -> bytes | None:
+def bytes_of(stored: bytes | memoryview | None) -> bytes | None:
     """Return a key or a value as Kafka had it."""
     return None if stored is None else bytes(stored)
 
 
-def _message(letter: Any) -> Message:
+def _message(letter: WholeLetter) -> Message:
     if letter.cause == UnreadableRecord.cause:
         raise UnreadableRecord(letter.error)
     origin = Origin(letter.topic, letter.partition, letter.offset)

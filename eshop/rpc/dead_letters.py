@@ -26,6 +26,7 @@ from eshop.rpc import convert
 from eshop.rpc.convert import bounded, check_operator, check_text, uuid_text
 from eshop.rpc.server import InvalidRequest
 from eshop.store.faults import cause_of, is_poison
+from eshop.store.rows import LetterRow
 from eshop.store.unit_of_work import Store, UnitOfWork
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["DeadLetters"].full_name
@@ -57,7 +58,7 @@ class DeadLettersServicer(Base, Generic[U]):
                 pb.Group(
                     cause=row.cause,
                     status=row.status,
-                    count=row.count,
+                    count=row.letters,
                     first_parked_at=convert.timestamp(row.first_parked_at),
                     last_parked_at=convert.timestamp(row.last_parked_at),
                 )
@@ -134,7 +135,7 @@ def _chosen(request: pb.SummarizeRequest | pb.ListRequest) -> tuple[str, str]:
     return check_text("cause", request.cause, CAUSE_CHARACTERS_MAX), request.status
 
 
-def _short(row: Any, error_characters_max: int) -> pb.DeadLetter:
+def _short(row: LetterRow, error_characters_max: int) -> pb.DeadLetter:
     return pb.DeadLetter(
         dead_letter_id=row.dead_letter_id,
         cause=row.cause,

@@ -1,34 +1,33 @@
 """Reading feeds over gRPC: the same for every service's feed."""
 
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from eshop.contracts.proto import shared_v1_pb2 as shared
 from eshop.rpc.convert import bounded, check_user
 from eshop.rpc.server import InvalidRequest
 from eshop.store.feed import Feed
-from eshop.store.unit_of_work import Store
+from eshop.store.rows import FeedRow
+from eshop.store.unit_of_work import Store, UnitOfWork
 
 ROWS_MAX = 500
 USERS_MAX = 10_000
 
 
-class HasFeed(Protocol):
-    """A unit of work with a feed."""
-
-    feed: Feed
+U = TypeVar("U", bound=UnitOfWork)
+R = TypeVar("R", bound=FeedRow)
 
 
-U = TypeVar("U", bound=HasFeed)
-
-
-async def read_feed(store: Store[U], request: shared.ReadFeedRequest) -> tuple[list[Any], int]:
+async def read_feed(
+    store: Store[U], request: shared.ReadFeedRequest, feed_of: Callable[[U], Feed[R]]
+) -> tuple[list[R], int]:
     """Return the history's rows after a number, and the user's last number."""
     check_user(request.user_id)
 
-    async def read(uow: U) -> tuple[list[Any], int]:
+    async def read(uow: U) -> tuple[list[R], int]:
         # The head first: a change in between may make it larger, and is never missed.
-        (head,) = await uow.feed.heads([request.user_id])
-        rows = await uow.feed.read(
+        (head,) = await feed_of(uow).heads([request.user_id])
+        rows = await feed_of(uow).read(
             request.user_id, request.after_feed_number, bounded(request.limit, ROWS_MAX)
         )
         return rows, max([head, *(row.feed_number for row in rows)])

@@ -174,7 +174,7 @@ class OrdersServicer(Base):
 
     async def ReadFeed(self, request: shared.ReadFeedRequest, context: Context) -> pb.ReadFeedReply:  # noqa: N802
         """Return the changes of the user after a feed number."""
-        history, head_feed_number = await read_feed(self._store, request)
+        history, head_feed_number = await read_feed(self._store, request, lambda uow: uow.feed)
         frames = [
             pb.OrderFrame(
                 feed_number=row.feed_number,

@@ -24,6 +24,7 @@ from eshop.handlers.payments import (
 from eshop.rpc import convert
 from eshop.rpc.convert import check_context, check_text, check_user, uuid_text
 from eshop.rpc.feed import feed_heads, read_feed
+from eshop.store.rows import StatementRow
 from eshop.store.unit_of_work import PaymentsUnitOfWork, Store
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Payments"].full_name
@@ -130,7 +131,7 @@ class PaymentsServicer(Base):
 
     async def ReadFeed(self, request: shared.ReadFeedRequest, context: Context) -> pb.ReadFeedReply:  # noqa: N802
         """Return the changes of the user after a feed number."""
-        history, head_feed_number = await read_feed(self._store, request)
+        history, head_feed_number = await read_feed(self._store, request, lambda uow: uow.feed)
         frames = [
             pb.WalletFrame(
                 feed_number=row.feed_number,
@@ -170,7 +171,7 @@ def _account(account: Account) -> pb.Account:
     )
 
 
-def _transfer(row: Any) -> pb.Transfer:
+def _transfer(row: StatementRow) -> pb.Transfer:
     return pb.Transfer(
         transfer_id=row.transfer_id,
         kind=row.kind,

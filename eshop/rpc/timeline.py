@@ -1,6 +1,7 @@
 """The TimelineParts servicer: every service that handles orders serves it."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,6 +12,16 @@ from eshop.contracts.proto.timeline_v1_pb2_grpc import TimelinePartsServicer as 
 from eshop.rpc import convert
 from eshop.rpc.convert import uuid_text
 from eshop.rpc.server import InvalidRequest
+from eshop.store.rows import (
+    ActionRow,
+    InboxRow,
+    KeptSince,
+    OrderChange,
+    OutboxRow,
+    ParkedRow,
+    PaymentRow,
+    PostingRow,
+)
 from eshop.store.timeline import TimelinePart
 from eshop.store.unit_of_work import Store, UnitOfWork
 
@@ -35,7 +46,7 @@ class TimelinePartsServicer(Base, Generic[U]):
             raise InvalidRequest("the order id is no UUID")
         message_ids = list(_message_ids(request))
 
-        async def read(uow: U) -> tuple[TimelinePart, Any]:
+        async def read(uow: U) -> tuple[TimelinePart, KeptSince]:
             return await uow.timeline.read(order_id, message_ids), await uow.timeline.kept_since()
 
         part, kept_since = await self._store.transact(read)
@@ -65,11 +76,11 @@ def _message_ids(request: pb.GetTimelinePartRequest) -> Iterator[str]:
             yield message_id
 
 
-def _time(at: Any) -> Timestamp | None:
+def _time(at: datetime | None) -> Timestamp | None:
     return None if at is None else convert.timestamp(at)
 
 
-def _change(row: Any) -> pb.Change:
+def _change(row: OrderChange) -> pb.Change:
     return pb.Change(
         at=_time(row.at),
         status=row.status,
@@ -79,11 +90,11 @@ def _change(row: Any) -> pb.Change:
     )
 
 
-def _decision(row: Any) -> pb.Decision:
+def _decision(row: PaymentRow) -> pb.Decision:
     return pb.Decision(at=_time(row.decided_at), status=row.status, reason=row.reason or "")
 
 
-def _posting(row: Any) -> pb.Posting:
+def _posting(row: PostingRow) -> pb.Posting:
     return pb.Posting(
         at=_time(row.created_at),
         transfer_id=row.transfer_id,
@@ -96,7 +107,7 @@ def _posting(row: Any) -> pb.Posting:
     )
 
 
-def _outbox_row(row: Any) -> pb.OutboxRow:
+def _outbox_row(row: OutboxRow) -> pb.OutboxRow:
     return pb.OutboxRow(
         message_id=row.message_id,
         type=row.type,
@@ -109,7 +120,7 @@ def _outbox_row(row: Any) -> pb.OutboxRow:
     )
 
 
-def _inbox_row(row: Any) -> pb.InboxRow:
+def _inbox_row(row: InboxRow) -> pb.InboxRow:
     return pb.InboxRow(
         message_id=row.message_id,
         received_at=_time(row.received_at),
@@ -121,7 +132,7 @@ def _inbox_row(row: Any) -> pb.InboxRow:
     )
 
 
-def _parked(row: Any) -> pb.Parked:
+def _parked(row: ParkedRow) -> pb.Parked:
     return pb.Parked(
         at=_time(row.parked_at),
         dead_letter_id=row.dead_letter_id,
@@ -131,7 +142,7 @@ def _parked(row: Any) -> pb.Parked:
     )
 
 
-def _action(row: Any) -> pb.Action:
+def _action(row: ActionRow) -> pb.Action:
     return pb.Action(
         at=_time(row.at),
         action=row.action,

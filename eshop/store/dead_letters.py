@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from eshop.store.database import Session
+from eshop.store.rows import HeldRow, LetterGroup, LetterRow, WholeLetter
 from eshop.store.schema import ORDERS
 
 _letters = ORDERS.tables["dead_letters"]  # the same table in every service's database
@@ -110,13 +111,13 @@ _GROUPS = (
     select(
         _letters.c.cause,
         _letters.c.status,
-        func.count().label("count"),
+        func.count().label("letters"),
         func.min(_letters.c.parked_at).label("first_parked_at"),
         func.max(_letters.c.parked_at).label("last_parked_at"),
     )
     .where(*_chosen)
     .group_by(_letters.c.cause, _letters.c.status)
-    .order_by(text("count DESC"), _letters.c.cause, _letters.c.status)
+    .order_by(text("letters DESC"), _letters.c.cause, _letters.c.status)
 )
 #: The columns of a page: all but the long ones.
 _SHORT = tuple(column for column in _letters.c if column.name not in ("key", "value", "headers"))
@@ -170,15 +171,15 @@ class DeadLetters:
         )
         return int(row.count)
 
-    async def held(self, at_least: int, seconds: float) -> list[Any]:
+    async def held(self, at_least: int, seconds: float) -> list[HeldRow]:
         """Return topic, partition and count of the partitions with a burst of that size."""
         return await self._session.run(_HELD, of_consumer=self._consumer, at_least=at_least, seconds=seconds)
 
-    async def groups(self, cause: str, status: str) -> list[Any]:
+    async def groups(self, cause: str, status: str) -> list[LetterGroup]:
         """Count dead letters by cause and status, with the time span; an empty text is no filter."""
         return await self._session.run(_GROUPS, of_consumer=self._consumer, of_cause=cause, of_status=status)
 
-    async def page(self, cause: str, status: str, after_id: str, limit: int) -> list[Any]:
+    async def page(self, cause: str, status: str, after_id: str, limit: int) -> list[LetterRow]:
         """Return dead letters after an id, oldest first, without their content; filtered as in ``groups``."""
         return await self._session.run(
             _PAGE,
@@ -189,9 +190,9 @@ class DeadLetters:
             limit=limit,
         )
 
-    async def get(self, dead_letter_id: str, *, locked: bool = False) -> Any | None:
-        """Return a dead letter's row, locked or not; None if there is none."""
-        found = await self._session.run(
+    async def get(self, dead_letter_id: str, *, locked: bool = False) -> WholeLetter | None:
+        """Return a dead letter, locked or not; None if there is none."""
+        found: list[WholeLetter] = await self._session.run(
             _LOCK if locked else _GET, of_consumer=self._consumer, wanted_id=dead_letter_id
         )
         return found[0] if found else None

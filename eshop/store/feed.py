@@ -1,12 +1,15 @@
 """A user's feed, read from the history that the same transactions wrote."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ARRAY, Select, Table, Text, any_, bindparam, cast, select
 
 from eshop.store.database import Session
+from eshop.store.rows import FeedRow, OrderChange, WalletEntry
 from eshop.store.schema import ORDERS, PAYMENTS
+
+R_co = TypeVar("R_co", bound=FeedRow, covariant=True)
 
 
 def _read(history: Table) -> Select[Any]:
@@ -25,7 +28,7 @@ def _heads(users: Table) -> Select[Any]:
     return select(users.c.user_id, users.c.feed_number).where(users.c.user_id == any_(ids))
 
 
-class Feed:
+class Feed(Generic[R_co]):
     """Reads one service's feed."""
 
     def __init__(self, session: Session, read: Select[Any], heads: Select[Any]) -> None:
@@ -33,7 +36,7 @@ class Feed:
         self._read = read
         self._heads = heads
 
-    async def read(self, user_id: str, after_feed_number: int, limit: int) -> list[Any]:
+    async def read(self, user_id: str, after_feed_number: int, limit: int) -> list[R_co]:
         """Return the user's changes after a number, in order, as rows of the history."""
         return await self._session.run(
             self._read, user_id=user_id, after_feed_number=after_feed_number, limit=limit
@@ -50,11 +53,11 @@ _ORDERS = (_read(ORDERS.tables["order_history"]), _heads(ORDERS.tables["users"])
 _PAYMENTS = (_read(PAYMENTS.tables["wallet_history"]), _heads(PAYMENTS.tables["wallets"]))
 
 
-def orders_feed(session: Session) -> Feed:
+def orders_feed(session: Session) -> Feed[OrderChange]:
     """Return the feed of the users' orders."""
     return Feed(session, *_ORDERS)
 
 
-def wallets_feed(session: Session) -> Feed:
+def wallets_feed(session: Session) -> Feed[WalletEntry]:
     """Return the feed of the users' wallets."""
     return Feed(session, *_PAYMENTS)

@@ -1,7 +1,6 @@
 """The ledger: transfers and their legs, only ever inserted."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import BigInteger, SmallInteger, Text, bindparam, insert, select
 from sqlalchemy.dialects.postgresql import UUID
@@ -9,6 +8,7 @@ from sqlalchemy.dialects.postgresql import UUID
 from eshop.domain.ledger import LedgerAccount, Transfer
 from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
+from eshop.store.rows import StatementRow
 from eshop.store.schema import PAYMENTS
 
 _transfers = PAYMENTS.tables["transfers"]
@@ -98,7 +98,7 @@ class Ledger:
         """Tell whether a top-up of this user has used the reference. The wallet is locked."""
         return bool(await self._session.run(_BY_REFERENCE, user_id=user_id, reference=reference))
 
-    async def statement(self, user_id: str, before_feed_number: int, limit: int) -> list[Any]:
+    async def statement(self, user_id: str, before_feed_number: int, limit: int) -> list[StatementRow]:
         """Return the transfers in the user's wallet before a version, newest first, each with its balance."""
         return await self._session.run(
             _STATEMENT, user_id=user_id, before_feed_number=before_feed_number, limit=limit

@@ -1,12 +1,12 @@
 """Actions of operators with their reasons: recorded in the transaction of the effect, never changed."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from sqlalchemy import Text, bindparam, cast, insert, select
 from sqlalchemy.dialects.postgresql import UUID
 
 from eshop.store.database import Session
+from eshop.store.rows import ActionRow
 from eshop.store.schema import ORDERS
 
 _actions = ORDERS.tables["operator_actions"]  # the same table in every service's database
@@ -54,6 +54,6 @@ class Operators:
         """Append to the record."""
         await self._session.run(_RECORD, **asdict(action))
 
-    async def on_dead_letter(self, dead_letter_id: str) -> list[Any]:
+    async def on_dead_letter(self, dead_letter_id: str) -> list[ActionRow]:
         """Return the actions on a dead letter, in order."""
         return await self._session.run(_ON_DEAD_LETTER, of_dead_letter=dead_letter_id)

@@ -17,6 +17,17 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
 from eshop.store.retention import KEPT_DAYS
+from eshop.store.rows import (
+    ActionRow,
+    InboxRow,
+    KeptSince,
+    OrderChange,
+    OrderTerms,
+    OutboxRow,
+    ParkedRow,
+    PaymentRow,
+    PostingRow,
+)
 from eshop.store.schema import ORDERS, PAYMENTS
 
 #: How long before an order's change its causes are looked for.
@@ -41,15 +52,15 @@ Span = tuple[datetime, datetime]
 class TimelinePart:
     """Rows of the tables, each kind in order of time. ``user_id`` is there if the service has the order."""
 
-    order: Any = None
+    order: OrderTerms | None = None
     user_id: str | None = None
-    changes: list[Any] = field(default_factory=list)
-    decisions: list[Any] = field(default_factory=list)
-    postings: list[Any] = field(default_factory=list)
-    outbox_rows: list[Any] = field(default_factory=list)
-    inbox_rows: list[Any] = field(default_factory=list)
-    letters: list[Any] = field(default_factory=list)
-    actions: list[Any] = field(default_factory=list)
+    changes: list[OrderChange] = field(default_factory=list)
+    decisions: list[PaymentRow] = field(default_factory=list)
+    postings: list[PostingRow] = field(default_factory=list)
+    outbox_rows: list[OutboxRow] = field(default_factory=list)
+    inbox_rows: list[InboxRow] = field(default_factory=list)
+    letters: list[ParkedRow] = field(default_factory=list)
+    actions: list[ActionRow] = field(default_factory=list)
 
 
 _order_id = cast(bindparam("of_order"), UUID)
@@ -138,10 +149,11 @@ class TimelineParts(ABC):
     async def read(self, order_id: str, message_ids: Sequence[str]) -> TimelinePart:
         """Return the service's rows about an order, and about these messages, received or sent."""
 
-    async def kept_since(self) -> Any:
+    async def kept_since(self) -> KeptSince:
         """Return the times before which rows of the outbox and of the inbox are deleted."""
         (row,) = await self._session.run(_KEPT_SINCE)
-        return row
+        kept: KeptSince = row
+        return kept
 
     async def _read_messages(self, part: TimelinePart, order_id: str, message_ids: Sequence[str]) -> None:
         asked: dict[str, Any] = {"of_consumer": self._consumer, "message_ids": list(message_ids)}
@@ -176,7 +188,7 @@ class OrderTimeline(TimelineParts):
         if stored:
             part.order = stored[0]
             part.user_id = part.order.user_id
-            await self._read_outbox_rows(part, order_id, message_ids, _spans(part))
+            await self._read_outbox_rows(part, order_id, message_ids, _spans(part.order, part))
         return part
 
 
@@ -201,16 +213,16 @@ class PaymentTimeline(TimelineParts):
         return part
 
 
-def _spans(part: TimelinePart) -> list[Span]:
+def _spans(order: OrderTerms, part: TimelinePart) -> list[Span]:
     """Return the times at which the orders service may have sent a message about the order.
 
     With each change, and shortly before a change that payments was asked for. A requested cancellation is
     requested again at ``repeat_at``, which the request before has set.
     """
-    created_at = part.order.created_at
-    moments = [created_at, *(row.at for row in (*part.changes, *part.actions))]
-    if part.order.cancellation_reason is not None:
-        moments.append(part.order.repeat_at)
+    created_at = order.created_at
+    moments = [created_at, *(row.at for row in part.changes), *(row.at for row in part.actions)]
+    if order.cancellation_reason is not None:
+        moments.append(order.repeat_at)
     return sorted((max(created_at, moment - LOOK_BACK), moment) for moment in moments)
 
 

@@ -15,6 +15,7 @@ from eshop.store.outbox import Outbox
 from eshop.store.outbox_notifier import OutboxNotifier
 from eshop.store.payments import Payments
 from eshop.store.requests import Requests
+from eshop.store.rows import FeedRow, OrderChange, WalletEntry
 from eshop.store.timeline import OrderTimeline, PaymentTimeline, TimelineParts
 from eshop.store.users import Users
 from eshop.store.wallets import Wallets
@@ -28,7 +29,7 @@ class UnitOfWork:
     """A transaction with the parts of every service. Lock order: claims, users, rest, watermarks."""
 
     consumer: str
-    feed: Feed
+    feed: Feed[FeedRow]
     timeline: TimelineParts
 
     def __init__(self, session: Session, notifier: OutboxNotifier) -> None:
@@ -50,7 +51,7 @@ class OrdersUnitOfWork(UnitOfWork):
         super().__init__(session, notifier)
         self.users = Users(session)
         self.orders = Orders(session)
-        self.feed = orders_feed(session)
+        self.feed: Feed[OrderChange] = orders_feed(session)
         self.timeline = OrderTimeline(session, self.consumer)
 
 
@@ -64,7 +65,7 @@ class PaymentsUnitOfWork(UnitOfWork):
         self.wallets = Wallets(session)
         self.payments = Payments(session)
         self.ledger = Ledger(session)
-        self.feed = wallets_feed(session)
+        self.feed: Feed[WalletEntry] = wallets_feed(session)
         self.timeline = PaymentTimeline(session, self.consumer)
 
 
