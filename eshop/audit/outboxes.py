@@ -34,7 +34,7 @@ _ENTRIES = {
 #: Contents travel as a digest, the same as is made of a record.
 _OUTBOX = """
 SELECT outbox_id, message_id, topic, user_id, causation_id, sent_partition AS partition, sent_offset AS at,
-    CASE WHEN topic = ANY (%(numbered)s) THEN (body::jsonb ->> 'feed_number')::bigint END AS seq,
+    CASE WHEN topic = ANY (%(numbered)s) THEN (body::jsonb ->> 'feed_number')::bigint END AS feed_number,
     md5(convert_to(concat_ws(E'\\n', user_id, type, body), 'UTF8')) AS digest,
     coalesce(sent_at < now() - make_interval(days => %(days)s), false) AS is_old
 FROM outbox WHERE {page}
@@ -42,7 +42,7 @@ FROM outbox WHERE {page}
 _NUMBERED = [topic.name for topic in EVENT_TOPICS]
 _KEEP_ENTRY = "INSERT INTO entries (user_id, feed_number, cause) VALUES (?, ?, ?)"
 _COUNT = """
-UPDATE entries SET announced = announced + 1 WHERE user_id = ? AND seq = ? AND (cause IS NULL OR cause = ?)
+UPDATE entries SET announced = announced + 1 WHERE user_id = ? AND feed_number = ? AND (cause IS NULL OR cause = ?)
 """
 _KEEP_SENT = "INSERT INTO sent VALUES (?, ?, ?, ?, ?, ?, ?)"
 
@@ -58,7 +58,7 @@ def check_announcements(database: Database, spool: Spool, findings: Findings) ->
         findings.add(
             "11",
             {"user": entry["user_id"]},
-            **{_ENTRIES[database.service][0]: f"number {entry['seq']}"},
+            **{_ENTRIES[database.service][0]: f"number {entry['feed_number']}"},
             outbox=f"{entry['announced']} rows with that number",
         )
     spool.write("DELETE FROM entries")
