@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationInfo, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from eshop.contracts.limits import CURRENCY_PATTERN
 from eshop.contracts.services import OTHER_HTTP_PORTS, SERVICES
 from eshop.environment import PREFIX, is_of_kubernetes, own_variables
 
@@ -100,7 +101,9 @@ class Settings(_PerService):
     service_token: SecretStr = Field(
         SecretStr(KNOWN_TOKEN), description="the token that callers of gRPC send"
     )
-    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="the currency of a request without one")
+    currency: str = Field(
+        "USD", pattern=CURRENCY_PATTERN, description="the currency of a request without one"
+    )
     data: Path = Field(Path(".eshop"), description="folder for everything a run keeps on disk")
     topic_replication: int = Field(
         1, ge=1, le=16, description="copies of every topic, at most the number of brokers"

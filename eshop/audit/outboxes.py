@@ -42,7 +42,8 @@ FROM outbox WHERE {page}
 _NUMBERED = [topic.name for topic in EVENT_TOPICS]
 _KEEP_ENTRY = "INSERT INTO entries (user_id, feed_number, cause) VALUES (?, ?, ?)"
 _COUNT = """
-UPDATE entries SET announced = announced + 1 WHERE user_id = ? AND feed_number = ? AND (cause IS NULL OR cause = ?)
+UPDATE entries SET announced = announced + 1
+WHERE user_id = ? AND feed_number = ? AND (cause IS NULL OR cause = ?)
 """
 _KEEP_SENT = "INSERT INTO sent VALUES (?, ?, ?, ?, ?, ?, ?)"
 

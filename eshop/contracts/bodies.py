@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from eshop.contracts.limits import CURRENCY_PATTERN
 from eshop.contracts.times import in_utc
 
 #: 2**53 - 1: a reader in any language, JavaScript among them, reads it exactly.
@@ -16,7 +17,7 @@ OFFSET_MAX = 2**63 - 1
 #: Any text that Postgres can hold.
 UserId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]*$")]
 UuidText = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Currency = Annotated[str, Field(pattern=CURRENCY_PATTERN)]
 AmountMinor = Annotated[int, Field(gt=0, le=INTEGER_MAX)]
 BalanceMinor = Annotated[int, Field(ge=0, le=INTEGER_MAX)]
 #: Counts from 1 without a gap: a user's feed number, a version.

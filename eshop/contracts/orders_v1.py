@@ -1,12 +1,7 @@
 """Messages of the orders service, version 1. Only optional fields may still be added."""
 
-from typing import Literal
-
 from eshop.contracts.bodies import AmountMinor, Body, Currency, Moment, Ordinal, ParkedMessage, UuidText
-
-CancellationReason = Literal[
-    "insufficient_funds", "no_account", "currency_mismatch", "account_frozen", "timeout", "user", "refunded"
-]
+from eshop.contracts.statuses import Reason, RequestedReason
 
 
 class OrderCreated(Body):
@@ -24,7 +19,7 @@ class OrderCancellationRequested(Body):
     """A cancellation is requested: by the user, by an operator, or by the deadline task, which repeats it."""
 
     order_id: UuidText
-    reason: Literal["user", "timeout", "refunded"]
+    reason: RequestedReason
 
 
 class OrderFinished(Body):
@@ -43,10 +38,10 @@ class OrderCancelled(Body):
     order_id: UuidText
     amount_minor: AmountMinor
     currency: Currency
-    reason: CancellationReason
+    reason: Reason
     version: Ordinal
     feed_number: Ordinal
 
 
 class DeadLetterParked(ParkedMessage):
-    """The orders service set a message aside."""
+    """The orders service parked a message."""

@@ -1,12 +1,7 @@
 """Messages of the payments service, version 1. Only optional fields may still be added."""
 
-from typing import Literal
-
 from eshop.contracts.bodies import AmountMinor, BalanceMinor, Body, Currency, Ordinal, ParkedMessage, UuidText
-
-RefusalReason = Literal[
-    "insufficient_funds", "no_account", "currency_mismatch", "account_frozen", "timeout", "user", "refunded"
-]
+from eshop.contracts.statuses import Reason, RequestedReason
 
 
 class WalletChanged(Body):
@@ -53,15 +48,15 @@ class PaymentRefunded(WalletChanged):
 
     order_id: UuidText
     amount_minor: AmountMinor
-    reason: Literal["user", "timeout", "refunded"]
+    reason: RequestedReason
 
 
 class PaymentRefused(Body):
     """The order will never be paid. No wallet has changed, so it has no place in the wallet's feed."""
 
     order_id: UuidText
-    reason: RefusalReason
+    reason: Reason
 
 
 class DeadLetterParked(ParkedMessage):
-    """The payments service set a message aside."""
+    """The payments service parked a message."""

@@ -6,18 +6,16 @@ from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from eshop.contracts.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX, USER_ID_CHARACTERS_MAX
 from eshop.contracts.proto import shared_v1_pb2 as shared
 from eshop.domain.money import AMOUNT_MINOR_MAX
 from eshop.domain.refusal import Refusal
 from eshop.handlers.announce import Cause
 from eshop.rpc.server import InvalidRequest
 
-USER_ID_CHARACTERS_MAX = 128
 OPERATOR_CHARACTERS_MAX = 500
-PAGE_MAX = 100
 #: Above every feed number: the newest page.
 NUMBER_MAX = 2**63 - 1
-KEY_CHARACTERS_MAX = 255
 #: Correlation ids travel in the headers of every later message, and the broker bounds a message.
 TRACE_CHARACTERS_MAX = 128
 #: SHA-256.
@@ -90,7 +88,7 @@ def check_context(context: shared.RequestContext) -> None:
     check_user(context.user_id)
     check_text("correlation_id", context.correlation_id, TRACE_CHARACTERS_MAX)
     check_text("traceparent", context.traceparent, TRACE_CHARACTERS_MAX)
-    check_text("idempotency_key", context.idempotency_key, KEY_CHARACTERS_MAX)
+    check_text("idempotency_key", context.idempotency_key, IDEMPOTENCY_KEY_CHARACTERS_MAX)
     if context.idempotency_key and not 0 < len(context.fingerprint) <= FINGERPRINT_BYTES_MAX:
         raise InvalidRequest("a request with an idempotency key has a fingerprint of up to 32 bytes")
 

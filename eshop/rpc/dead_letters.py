@@ -7,6 +7,7 @@ import grpc
 from grpc import aio
 
 from eshop.contracts.envelope import UndecodableMessage
+from eshop.contracts.limits import PAGE_MAX
 from eshop.contracts.proto import dead_letters_v1_pb2 as pb
 from eshop.contracts.proto.dead_letters_v1_pb2_grpc import DeadLettersServicer as Base
 from eshop.handlers.parking import BURST_MAX, BURST_SECONDS, ERROR_CHARACTERS_MAX
@@ -72,7 +73,7 @@ class DeadLettersServicer(Base, Generic[U]):
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListReply:  # noqa: N802
         """Return a page of dead letters."""
         chosen = _chosen(request)
-        limit = bounded(request.limit, convert.PAGE_MAX)
+        limit = bounded(request.limit, PAGE_MAX)
         after_id = uuid_text(request.after_id or _NO_ID)
         if after_id is None:
             raise InvalidRequest("after_id is no UUID")

@@ -12,6 +12,7 @@ import psycopg2
 import uuid_utils
 from grpc import aio
 
+from eshop.contracts.limits import DESCRIPTION_CHARACTERS_MAX, PAGE_MAX, QUANTITY_MAX
 from eshop.contracts.proto import orders_v1_pb2 as pb
 from eshop.contracts.proto import shared_v1_pb2 as shared
 from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersServicer as Base
@@ -31,9 +32,7 @@ from eshop.store.unit_of_work import OrdersUnitOfWork, Store
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Orders"].full_name
 
 ORDERS_MAX = 1_000
-DESCRIPTION_CHARACTERS_MAX = 500
 ITEMS_BYTES_MAX = 48 * 1024
-QUANTITY_MAX = 1_000_000
 #: Concurrent transactions that place orders. The connections for requests have room left for reads.
 CREATES_MAX = 2
 _ALWAYS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
@@ -112,7 +111,7 @@ class OrdersServicer(Base):
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersReply:  # noqa: N802
         """Return a page of the user's orders."""
         check_user(request.user_id)
-        limit = bounded(request.limit, convert.PAGE_MAX)
+        limit = bounded(request.limit, PAGE_MAX)
         after, before = _ALWAYS
         if request.HasField("created_after"):
             after = convert.moment(request.created_after)

@@ -6,6 +6,7 @@ import grpc
 import uuid_utils
 from grpc import aio
 
+from eshop.contracts.limits import PAGE_MAX, REFERENCE_CHARACTERS_MAX
 from eshop.contracts.proto import payments_v1_pb2 as pb
 from eshop.contracts.proto import shared_v1_pb2 as shared
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsServicer as Base
@@ -29,7 +30,6 @@ from eshop.store.unit_of_work import PaymentsUnitOfWork, Store
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Payments"].full_name
 
-REFERENCE_CHARACTERS_MAX = 255
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -110,7 +110,7 @@ class PaymentsServicer(Base):
     ) -> pb.ListTransfersReply:
         """Return a page of the user's statement."""
         check_user(request.user_id)
-        limit = convert.bounded(request.limit, convert.PAGE_MAX)
+        limit = convert.bounded(request.limit, PAGE_MAX)
         before_feed_number = request.before_feed_number or convert.NUMBER_MAX
         found = await self._store.read(
             lambda uow: uow.ledger.statement(request.user_id, before_feed_number, limit + 1)

@@ -10,8 +10,9 @@ import orjson
 
 from eshop.contracts import messages, orders_v1, payments_v1
 from eshop.contracts.proto import orders_v1_pb2, payments_v1_pb2
+from eshop.contracts.statuses import CANCELLED, FINISHED, NEW
 from gateway.http.problems import Problem
-from gateway.http.views import CANCELLED, FINISHED, NEW, stamp_text, time_text, wallet_view
+from gateway.http.views import stamp_text, time_text, wallet_view
 
 _MARK = r"(0|[1-9][0-9]{0,15}|@[1-9][0-9]{12})"
 _CURSOR = re.compile(rf"{_MARK}\.{_MARK}")

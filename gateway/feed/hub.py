@@ -6,11 +6,11 @@ See docs/adr/0010-what-a-gateway-shows.md.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from eshop.contracts.statuses import NEW
 from gateway.feed.connection import End, Feed
 from gateway.feed.frames import Frame, Stream
 from gateway.feed.history import History
 from gateway.http.problems import Problem
-from gateway.http.views import NEW
 from gateway.metrics import Metrics
 
 CONNECTIONS_PER_USER_MAX = 20

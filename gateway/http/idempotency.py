@@ -9,12 +9,13 @@ import re
 import orjson
 from aiohttp import web
 
+from eshop.contracts.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from gateway.http.problems import Problem
 
 KEY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotency-Replayed"
 
-_KEY = re.compile(r"[!-~]{1,255}")
+_KEY = re.compile(rf"[!-~]{{1,{IDEMPOTENCY_KEY_CHARACTERS_MAX}}}")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _ESCAPED = re.compile(r"\\(.)")
 
@@ -34,7 +35,10 @@ def key_of(request: web.BaseRequest, *, required: bool = False) -> str:
         quoted = _QUOTED.fullmatch(key)
         key = _ESCAPED.sub(r"\1", quoted[1]) if quoted else ""
     if len(values) != 1 or not _KEY.fullmatch(key):
-        raise Problem("bad-idempotency-key", "Send one key of 1 to 255 visible ASCII characters.")
+        raise Problem(
+            "bad-idempotency-key",
+            f"Send one key of 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} visible ASCII characters.",
+        )
     return key
 
 

@@ -6,14 +6,16 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-#: The largest amount of an order or a top-up, in minor units.
-AMOUNT_MINOR_MAX = 1_000_000_000
-DESCRIPTION_CHARACTERS_MAX = 500
-REFERENCE_CHARACTERS_MAX = 255
-SKU_CHARACTERS_MAX = 64
-NAME_CHARACTERS_MAX = 200
-QUANTITY_MAX = 1_000_000
-ITEMS_MAX = 100
+from eshop.contracts.limits import (
+    AMOUNT_MINOR_MAX,
+    CURRENCY_PATTERN,
+    DESCRIPTION_CHARACTERS_MAX,
+    ITEMS_MAX,
+    NAME_CHARACTERS_MAX,
+    QUANTITY_MAX,
+    REFERENCE_CHARACTERS_MAX,
+    SKU_CHARACTERS_MAX,
+)
 
 
 def _storable(text: str) -> str:
@@ -27,7 +29,7 @@ def _storable(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_storable)]
 AmountMinor = Annotated[int, Field(ge=1, le=AMOUNT_MINOR_MAX)]
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Currency = Annotated[str, Field(pattern=CURRENCY_PATTERN)]
 
 
 class Fields(BaseModel):

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
+from eshop.contracts.limits import PAGE_MAX
+from eshop.contracts.statuses import STATUSES
 from gateway.http.problems import Problem
-from gateway.http.views import STATUSES
 
 LIMIT_DEFAULT = 20
-LIMIT_MAX = 100
 WAIT_SECONDS_MAX = 30
 INTEGER_MAX = 2**63 - 1
 
@@ -43,7 +43,7 @@ class OrderFilter:
 def page_query(request: web.BaseRequest) -> PageQuery:
     """Read the query of every list; raise a 400 Problem."""
     query = request.query
-    limit = _number("limit", query.get("limit", str(LIMIT_DEFAULT)), 1, LIMIT_MAX)
+    limit = _number("limit", query.get("limit", str(LIMIT_DEFAULT)), 1, PAGE_MAX)
     return PageQuery(limit, _before_number(query.get("cursor")))
 
 

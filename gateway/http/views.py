@@ -9,12 +9,8 @@ import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from eshop.contracts.proto import orders_v1_pb2, payments_v1_pb2
+from eshop.contracts.statuses import CANCELLED, FINISHED, NEW
 from gateway.cache import Fresh
-
-NEW = "NEW"
-FINISHED = "FINISHED"
-CANCELLED = "CANCELLED"
-STATUSES = (NEW, FINISHED, CANCELLED)
 
 #: The time for which a gateway without news may show a copy: the sooner an object changes, the shorter.
 ORDER_TTL_SECONDS: Mapping[str, int] = MappingProxyType({NEW: 1, FINISHED: 10, CANCELLED: 60})

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from eshop.contracts.proto import orders_v1_pb2
 from eshop.contracts.proto import payments_v1_pb2 as pb
+from eshop.contracts.statuses import NEW
 from gateway.app_keys import CACHED_READS, SETTINGS, UPSTREAM
 from gateway.http.bodies import must_be_empty, read_object, validated
 from gateway.http.identity import user_of
@@ -20,7 +21,7 @@ from gateway.http.responses import (
     page_answer,
     versioned,
 )
-from gateway.http.views import NEW, account_view, transfer_view
+from gateway.http.views import account_view, transfer_view
 
 routes = web.RouteTableDef()
 

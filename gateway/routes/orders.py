@@ -5,6 +5,7 @@ import re
 from aiohttp import web
 
 from eshop.contracts.proto import orders_v1_pb2 as pb
+from eshop.contracts.statuses import CANCELLED, NEW
 from gateway.app_keys import CACHED_READS, ORDER_BATCHER, ORDER_WAITER, SETTINGS, UPSTREAM
 from gateway.cache import Reading
 from gateway.http.bodies import must_be_empty, read_object, validated
@@ -21,7 +22,7 @@ from gateway.http.responses import (
     page_answer,
     versioned,
 )
-from gateway.http.views import CANCELLED, NEW, fresh_order, order_view
+from gateway.http.views import fresh_order, order_view
 
 routes = web.RouteTableDef()
 

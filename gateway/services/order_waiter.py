@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from eshop.contracts.proto.orders_v1_pb2 import Order
+from eshop.contracts.statuses import NEW
 from gateway.http.problems import Problem
-from gateway.http.views import NEW
 
 WAITS_MAX = 10_000
 #: Without an event (Kafka is down, or the event was lost) the order is read again at this interval.
