@@ -1,6 +1,6 @@
 """The messages of one partition after a fault: handled by themselves, in order, until none is left.
 
-It bounds head-of-line blocking to the partition. See docs/adr/0013-gaps-poison-and-faults.md.
+It bounds head-of-line blocking to the partition. See docs/adr/0013-a-fault-blocks-its-own-partition.md.
 """
 
 import asyncio

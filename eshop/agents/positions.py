@@ -3,7 +3,7 @@
 Kafka's committed offsets may be ahead of the effects in the database, after a move by hand or a premature
 acknowledgement. The watermarks show the gap, and the reader seeks back.
 
-See docs/adr/0013-gaps-poison-and-faults.md.
+See docs/adr/0022-gaps-are-read-again.md.
 """
 
 import asyncio

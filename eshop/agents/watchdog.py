@@ -1,6 +1,6 @@
 """Ends a worker that has work and makes no progress; the supervisor starts a new one.
 
-See docs/adr/0013-gaps-poison-and-faults.md.
+See docs/adr/0023-a-watchdog-ends-workers-without-progress.md.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Parking of poison messages, so that later messages of the partition go on.
 
-See docs/adr/0013-gaps-poison-and-faults.md.
+See docs/adr/0013-a-fault-blocks-its-own-partition.md.
 """
 
 import base64
