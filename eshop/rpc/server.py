@@ -1,4 +1,7 @@
-"""The gRPC server of a worker: authentication, status codes of errors, health and reflection."""
+"""The gRPC server of a worker: authentication, status codes of errors, health and reflection.
+
+See docs/adr/0005-drivers.md.
+"""
 
 import hmac
 import logging

@@ -2,7 +2,7 @@
 
 The entry goes to the changelog partition of the event, which is the user's: topics and changelog have the
 same keys and numbers of partitions. After a crash the entry may be ahead of the committed offsets: its feed
-numbers identify redeliveries.
+numbers identify redeliveries. See docs/adr/0006-faust-as-it-is.md.
 """
 
 import asyncio
