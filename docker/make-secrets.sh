@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the secrets of docker/compose.production.yaml, each in a file of docker/secrets, by chance.
-# Never twice: databases keep the passwords they were made with.
+# Makes random secrets for docker/compose.production.yaml, each in a file of docker/secrets.
+# An existing secret is never replaced: databases keep the passwords with which they were created.
 set -eu
 cd "$(dirname "$0")"
 mkdir -m 0700 secrets || { echo "docker/secrets is there already: it is left as it is" >&2; exit 1; }
@@ -10,7 +10,7 @@ password() {
     od -An -N 24 -t x1 /dev/urandom | tr -d ' \n'
 }
 
-# Readable to all: the folder is not, and in a container the reader is another user than here.
+# A file is readable to all, the folder is not: in a container another user reads the file.
 umask 0222
 postgres=$(password)
 garnet=$(password)
