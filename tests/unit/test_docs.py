@@ -15,6 +15,9 @@ DOCUMENTS = [
     ROOT / "tests/README.md",
     *(ROOT / "docs").rglob("*.md"),
 ]
+DEVELOPMENT = (ROOT / "docs/development.md").read_text()
+#: Without the drawing of the map.
+PROSE = re.sub(r"^```.*?^```", "", DEVELOPMENT, flags=re.MULTILINE | re.DOTALL)
 SOURCES = [path for room in ("eshop", "gateway", "tests") for path in (ROOT / room).rglob("*.py")]
 
 
@@ -37,10 +40,28 @@ def test_decision_records_that_the_code_names_are_there() -> None:
     assert [name for name in named if not list(ROOT.glob(f"{name.removesuffix('.md')}*.md"))] == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "docs/development.md"], ids=["development.md"])
-def test_paths_that_a_page_names_are_there(page: Path) -> None:
-    named = re.findall(r"`((?:eshop|gateway|tests|docker|docs)/[\w./-]+)`", page.read_text())
-    assert [name for name in named if not (ROOT / name).exists()] == []
+def test_paths_that_the_development_page_names_are_there() -> None:
+    """NAME stands for a new service. A path without a package is below the package of its sentence."""
+    bases = (ROOT, ROOT / "eshop", ROOT / "gateway")
+    named = re.findall(r"`([\w.-]*/[\w./-]*|[\w-]+\.(?:py|md))`", PROSE)
+    assert len(named) >= 50
+    missing = [name for name in named if not any((base / name).exists() for base in bases)]
+    assert [name for name in missing if "NAME" not in name] == []
+
+
+def test_functions_and_classes_that_the_development_page_names_are_there() -> None:
+    code = "\n".join(path.read_text() for path in SOURCES)
+    named = set(re.findall(r"`([A-Z]\w+|[a-z]+(?:_[a-z]+)+)(?:\(\))?`", PROSE))
+    assert len(named) >= 10
+    assert [name for name in named if not re.search(rf"\b{name}\b", code) and "NAME" not in name] == []
+
+
+@pytest.mark.parametrize("package", ["eshop", "gateway"])
+def test_map_has_every_room(package: str) -> None:
+    (drawn,) = re.findall(rf"^{package}/\n((?: .*\n)+)", DEVELOPMENT, re.MULTILINE)
+    rooms = {path.name for path in (ROOT / package).iterdir() if path.is_dir() and path.name[0] not in "_."}
+    modules = {path.name for path in (ROOT / package).glob("*.py") if not path.name.startswith("_")}
+    assert rooms | modules <= {name.rstrip("/") for name in re.findall(r"\w+(?:\.py|/)", drawn)}
 
 
 @pytest.mark.parametrize("record", sorted((ROOT / "docs/adr").glob("0*.md")), ids=lambda path: path.stem)
