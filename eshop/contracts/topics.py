@@ -36,7 +36,7 @@ class Topic:
 
 ORDERS_EVENTS = Topic(
     "eshop.orders.events.v1",
-    "What happened to orders, and what is asked about them",
+    "What happened to orders, and requests for their cancellation",
     ("OrderCreated", "OrderCancellationRequested", "OrderFinished", "OrderCancelled"),
 )
 PAYMENTS_EVENTS = Topic(

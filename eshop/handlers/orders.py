@@ -289,7 +289,7 @@ async def repeat_cancellation_requests(uow: OrdersUnitOfWork, orders_max: int) -
 async def _request_cancellations(
     uow: OrdersUnitOfWork, cancellations: Sequence[CancellationRequest], cause: Cause | None = None
 ) -> None:
-    """Put the questions to payments into the outbox. Without a cause, each follows from its own order."""
+    """Append the requests to the outbox. Without a cause, each request follows from its own order."""
     await uow.outbox.append(
         [
             outgoing(

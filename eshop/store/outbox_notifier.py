@@ -37,7 +37,7 @@ class OutboxNotifier:
 
 
 async def listen(url: str, notifier: OutboxNotifier) -> None:
-    """Ring for every NOTIFY from another process, until cancelled."""
+    """Notify for every NOTIFY from another process, until cancelled."""
     while True:
         try:
             async with aiopg.connect(url, enable_hstore=False) as connection:

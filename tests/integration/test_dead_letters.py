@@ -164,7 +164,7 @@ async def test_replay_of_what_was_done_otherwise_has_no_second_effect(
     assert await rows(payments, "payments", "transfers", "legs") == [1, 1, 2]
     told = await sql(payments, "SELECT body FROM outbox WHERE type = 'eshop.payments.PaymentCaptured'")
     assert len({row.body for row in told}) == 1
-    assert len(told) == 2, "the same outcome, told again"
+    assert len(told) == 2, "the same outcome, published again"
 
 
 async def test_message_that_the_tables_still_refuse_stays_parked(

@@ -1,4 +1,4 @@
-"""Messages that the broker lost: an order that stays NEW is asked about until it has an end."""
+"""Messages that the broker lost: an order that stays NEW gets cancellation requests until it is final."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ from tests.support.worker_process import World, fill_wallets, place_orders, recr
 USERS = [f"user-{number}" for number in range(10)]
 BALANCE_MINOR = 1_000
 AMOUNT_MINOR = 30
-#: An order is asked about after this long; long enough for a topic to be created again meanwhile.
+#: Age at which an order's cancellation is requested; long enough to create a topic again meanwhile.
 DEADLINE_SECONDS = 5
 WAIT_SECONDS_MAX = 60
 #: What makes a broker forget: given its address, a prefix, and a topic's name.

@@ -222,7 +222,7 @@ def at_rest(state: State, rules: Rules) -> State:
 
 
 def end_of(state: State, rules: Rules) -> End:
-    """Return how a state of rest ends, once the deadline task has asked about what is open."""
+    """Return how a state of rest ends, after the deadline task's cancellation requests for open orders."""
     assert state.order is not None
     is_ending = state.user_cancels + state.timeouts > 0
     if state.order.status is OrderStatus.NEW or (

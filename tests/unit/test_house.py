@@ -12,10 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LINES_MAX = 70
-#: Words that the glossary replaces (docs/glossary.md).
+#: Words that the glossary replaces (docs/glossary.md, last table). Not yet: "question", "seq", "ending".
 BANNED = re.compile(
-    r"\b(doorbells?|lanes?|trails?|sendings?|standings?|sets? aside|setting aside|anew|of ours|stands? on"
-    r"|so many|so long)\b",
+    r"\b(doorbells?|rings?|ringing|lanes?|trails?|sendings?|standings?|sets? aside|setting aside|anew|of ours"
+    r"|stands? on|so many|so long|asked about|asks about|asking again|told again|answered again)\b",
     re.IGNORECASE,
 )
 SOURCES = sorted(
