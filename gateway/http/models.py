@@ -45,7 +45,7 @@ class AccountFields(Fields):
 
 
 class TopUpFields(Fields):
-    """Money from outside. ``reference`` is the payment provider's name for it."""
+    """Money from outside. ``reference`` is the payment provider's name for it; each user may use one once."""
 
     amount_minor: AmountMinor
     reference: Annotated[Text, Field(min_length=1, max_length=REFERENCE_CHARACTERS_MAX)] | None = None

@@ -23,6 +23,7 @@ from eshop.store.turn import CREATION_LOCK, MigrationBlocked
 from tests.support.builders import new_database_url
 
 SECONDS_MAX = 60
+VACUUM_SHARE = "autovacuum_vacuum_scale_factor"
 #: What a worker does for an order and a message.
 ORDER = (
     'INSERT INTO inbox (consumer, message_id, topic, partition, "offset")'
@@ -207,3 +208,27 @@ def test_process_that_is_stopped_loses_the_turn(cluster: EmbeddedCluster) -> Non
         finally:
             os.kill(frozen.pid, signal.SIGKILL)
     assert version(cluster, url) == "0004"
+
+
+@pytest.mark.parametrize(("service", "users"), [("orders", "users"), ("payments", "wallets")])
+def test_tables_that_change_are_vacuumed_early_and_a_forgotten_transaction_ends(
+    cluster: EmbeddedCluster, service: str, users: str
+) -> None:
+    url = new_database_url(cluster.postgres_admin_url, service)
+    migrate(service, url, cluster.postgres_admin_url)
+    with connected(on_database(cluster.postgres_admin_url, url), "looking") as cursor:
+        cursor.execute("SHOW idle_in_transaction_session_timeout")
+        assert cursor.fetchone() == ("10min",)
+        cursor.execute(
+            "SELECT relname, option_name, option_value::float FROM pg_class, pg_options_to_table(reloptions)"
+            " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        )
+        options = {(table, name): value for table, name, value in cursor.fetchall()}
+    shares = {table: value for (table, name), value in options.items() if name == VACUUM_SHARE}
+    # A constant number of dead rows; a fiftieth of the rows; a hundredth.
+    assert shares == {
+        **dict.fromkeys(("watermarks", "relay_lease"), 0.0),
+        users: 0.02,
+        **dict.fromkeys(("outbox", "inbox", "requests"), 0.01),
+    }
+    assert options[users, "fillfactor"] == 70

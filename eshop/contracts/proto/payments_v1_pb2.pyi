@@ -84,7 +84,7 @@ class TopUpRequest(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     amount_minor: _builtins.int
     reference: _builtins.str
-    """The payment provider's name for this top-up; empty for none. No two may have the same."""
+    """The payment provider's name for this top-up; empty for none. A user's are used once each."""
     @_builtins.property
     def context(self) -> _shared_v1_pb2.RequestContext: ...
     def __init__(
