@@ -26,7 +26,7 @@ test: $(VENV)/dev ## Run all tests, on a real Kafka, Postgres and Valkey. ARGS="
 compose-test: $(VENV)/dev ## Run the shop in containers, order, scale, order again; needs Docker with Compose
 	@$(BIN)/python -m pytest -m engine tests/compose $(ARGS)
 
-faults: $(VENV)/dev ## Hurt a whole shop in every way there is, and audit it. MINUTES=60 ORDERS=200000 KILLS=100 SEED=1 CHAPTER=outages
+faults: $(VENV)/dev ## Inject every fault into a whole shop, and audit it. MINUTES=60 ORDERS=200000 KILLS=100 SEED=1 CHAPTER=outages
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.faults $(CHAPTER) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(ORDERS),--orders $(ORDERS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
@@ -45,13 +45,13 @@ docs: $(VENV)/dev ## Make docs/settings.md and docs/services.md from the code
 	@$(BIN)/python docs/generate.py
 
 # run: what the services need, for the image; up: with the cluster's parts; dev: with all tools.
-lock: $(VENV)/dev ## Make the locks of Python packages and of Kafka's jars anew (needs the network)
+lock: $(VENV)/dev ## Lock Python packages and Kafka's jars again (needs the network)
 	$(COMPILE) --upgrade -o $(RUN)
 	$(COMPILE) --upgrade --extra cluster --constraints $(RUN) -o $(UP)
 	$(COMPILE) --upgrade --all-extras --constraints $(UP) -o $(DEV)
 	$(BIN)/python -m eshop.cluster.lock
 
-stubs: $(VENV)/dev ## Make the gRPC stubs anew from the .proto files
+stubs: $(VENV)/dev ## Make the gRPC stubs from the .proto files
 	@$(call make_stubs,.)
 
 check-stubs: $(VENV)/dev
@@ -60,7 +60,7 @@ check-stubs: $(VENV)/dev
 		cmp -s "$$file" "$(PROTOS)/$${file##*/}" || { echo "$${file##*/} is stale: make stubs"; exit 1; }; \
 	done; rm -r build/stubs
 
-# A lock is fresh where resolving setup.cfg again, with the lock's own versions preferred, changes nothing.
+# A lock is fresh if resolving setup.cfg again, with the lock's own versions preferred, changes nothing.
 check-lock: $(VENV)/dev
 	@mkdir -p build && cp $(RUN) $(UP) $(DEV) build/
 	@$(COMPILE) -o build/run.txt >/dev/null && \
@@ -73,7 +73,7 @@ PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I . --python_out=$(1
 	--mypy_out=$(1) --mypy_grpc_out=$(1) $(PROTOS)/*.proto
 endef
 
-# The stamps: an install runs again only where its lock or the packaging changed. dev holds all that up does.
+# The stamps: an install runs again only if its lock or the packaging has changed. dev has all of up.
 $(VENV)/up: $(UP) setup.cfg
 	$(call install,$(UP))
 	@touch $@
