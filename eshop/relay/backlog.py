@@ -101,16 +101,24 @@ class Backlog:
         return max(0.0, min(waiting, default=BACKOFF_SECONDS_MAX))
 
     def take_due(self, page: Page, now: float) -> Groups:
-        """Begin an attempt on all messages of a page from ``retry_from`` on whose key is due; return them."""
-        groups, due = _by_key(page.rows), {key: hold for key, hold in self._holds.items() if hold.is_due(now)}
+        """Begin an attempt on all messages of a page from ``retry_from`` on whose key is due; return them.
+
+        A key may have become due since the page was chosen. It is left out if its first message is before the
+        page: later messages must not overtake the first.
+        """
+        groups, taken = _by_key(page.rows), Groups()
         end = page.end if page.end is not None and page.end < self.floor else None
-        for key, hold in due.items():
-            if end is not None and hold.first_id is not None and hold.first_id >= end:
-                continue  # its messages are behind this page
-            hold.in_flight, hold.first_id = _ids(groups.get(key, ())), end
-            if not hold.in_flight and end is None:
+        for key, hold in [(key, hold) for key, hold in self._holds.items() if hold.is_due(now)]:
+            first_id = hold.first_id
+            if first_id is None or first_id < page.from_id or (end is not None and first_id >= end):
+                continue
+            rows = groups.get(key, [])
+            hold.in_flight, hold.first_id = _ids(rows), end
+            if rows:
+                taken[key] = rows
+            elif end is None:
                 del self._holds[key]
-        return {key: groups[key] for key in due if key in groups}
+        return taken
 
     def finish(self, key: Key, sent: Collection[int], *, failed: bool, now: float) -> None:
         """End the attempt on a key; the messages with these ids were sent and marked."""

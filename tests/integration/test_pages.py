@@ -107,7 +107,7 @@ async def test_last_page_of_orders_costs_what_the_first_costs(
             orders_module._PAGE, user_id="ann", limit=PAGE, before_feed_number=PAGE + 1, status="", **times
         )
     )
-    assert_reads_an_index(plan, "orders_user_id_number_key")
+    assert_reads_an_index(plan, "orders_user_id_feed_number_key")
 
 
 async def test_last_page_of_the_statement_costs_what_the_first_costs(

@@ -101,11 +101,15 @@ class Outbox(RuleBasedStateMachine):
         if commits:
             self.committed |= dict(writer.written)
 
-    @rule(between=st.booleans(), pause=st.sampled_from((0.0, 0.3, 20.0)))
-    def round(self, between: bool, pause: float) -> None:
-        """Begin attempts; maybe somebody commits between the two reads."""
+    @rule(
+        between=st.booleans(),
+        pause=st.sampled_from((0.0, 0.3, 20.0)),
+        reading=st.sampled_from((0.0, 0.15, 0.3, 20.0)),
+    )
+    def round(self, between: bool, pause: float, reading: float) -> None:
+        """Begin attempts; maybe somebody commits between the two reads. Reading takes a time, too."""
         self.now += pause
-        self._round(between)
+        self._round(between, reading)
 
     @precondition(lambda self: self.attempts)
     @rule(place=st.integers(0, 9), sent=st.integers(0, 3), lost=st.integers(0, 3), failed=st.booleans())
@@ -130,12 +134,13 @@ class Outbox(RuleBasedStateMachine):
             self._log(outbox_id)
             self.marked.add(outbox_id)
 
-    def _round(self, between: bool = False) -> None:
+    def _round(self, between: bool = False, reading: float = 0.0) -> None:
         page = self._page(self.backlog.floor, self.backlog.limit)
         if between and self.open:
             self._end(self.open.pop(0), commits=True)
         retry_from = self.backlog.retry_from(self.now)
         due = None if retry_from is None else self._page(retry_from, self.backlog.limit)
+        self.now += reading
         begun = self.backlog.take(page)
         if due is not None:
             begun |= self.backlog.take_due(due, self.now)
