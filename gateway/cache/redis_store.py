@@ -1,9 +1,12 @@
 """Entries in a server with Redis' protocol: Garnet, Valkey or Redis. No Lua: Garnet has it off."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import WatchError
 
 from gateway.cache.store import CacheDown, Entry, Key
 
@@ -34,29 +37,20 @@ class RedisStore:
 
     async def get(self, key: Key) -> Entry | None:
         """Return the entry, or None; an unreadable entry counts as missing."""
-        try:
+        with _failing_as_cache_down():
             return _parsed(await self._redis.get(self._name(key)))
-        except (RedisError, OSError, TimeoutError) as error:
-            raise CacheDown(type(error).__name__) from error
 
     async def put(self, key: Key, entry: Entry, ttl_seconds: int) -> bool:
         """Keep the entry if it is newer; give up, which is always right, if others keep writing the key."""
-        try:
-            for _ in range(_PUT_TRIES_MAX):
-                try:
-                    return await self._try_put(self._name(key), entry, ttl_seconds)
-                except WatchError:
-                    continue
-        except (RedisError, OSError, TimeoutError) as error:
-            raise CacheDown(type(error).__name__) from error
+        for _ in range(_PUT_TRIES_MAX):
+            with _failing_as_cache_down(), suppress(WatchError):
+                return await self._try_put(self._name(key), entry, ttl_seconds)
         return False
 
     async def ping(self) -> None:
         """Ask for a sign of life."""
-        try:
+        with _failing_as_cache_down():
             await self._redis.ping()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise CacheDown(type(error).__name__) from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -75,6 +69,19 @@ class RedisStore:
 
     def _name(self, key: Key) -> str:
         return self._prefix + key.text()
+
+
+@contextmanager
+def _failing_as_cache_down() -> Iterator[None]:
+    """Raise CacheDown for every failure, also for one that the client library does not translate.
+
+    For a connection that closes while it is being used, uvloop raises RuntimeError. The cache is optional:
+    none of its failures may fail a request.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise CacheDown(type(error).__name__) from error
 
 
 def _parsed(value: bytes | str | None) -> Entry | None:

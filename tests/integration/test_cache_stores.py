@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis import asyncio as aioredis
+from redis.asyncio.connection import Connection
 
 from eshop.cluster.embedded import EmbeddedCluster
 from gateway.cache import CacheDown, Entry, Key, MemoryStore, RedisStore, VersionedStore
@@ -96,4 +97,20 @@ async def test_a_call_cut_short_breaks_no_later_one(cluster: EmbeddedCluster) ->
         cut.cancel()
         await asyncio.gather(cut, return_exceptions=True)
         assert await store.get(key()) == entry(1)
+    await store.close()
+
+
+async def test_a_connection_that_closes_while_it_is_used_counts_as_down(
+    cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen when Valkey was killed: a put raised uvloop's RuntimeError, and a paid top-up answered 500."""
+
+    async def write_to_closed_transport(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    store = RedisStore(cluster.redis_url, prefix="closed")
+    monkeypatch.setattr(Connection, "send_packed_command", write_to_closed_transport)
+    for call in (store.get(key()), store.put(key(), entry(1), 60), store.ping()):
+        with pytest.raises(CacheDown):
+            await call
     await store.close()
