@@ -33,7 +33,9 @@ _OPTIONS = (
 class Page:
     """Rows of a table and of its dependent tables, chosen by key with an SQL condition.
 
-    A statement that is read by pages contains ``{page}`` for the condition, in each of its subqueries.
+    A statement that is read by pages contains ``{page}`` for the condition. Dependent tables are joined by
+    LATERAL subqueries that their indexes answer: the planner expects no row among keys that are newer than
+    the table's statistics, and would compare each row of one subquery with each row of the other.
     """
 
     condition: str = "TRUE"

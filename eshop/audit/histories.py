@@ -5,14 +5,13 @@ from eshop.audit.findings import Findings
 
 #: An order's history with its flaw; one row per order.
 _PATHS = """
-WITH steps AS (
-    SELECT *, lag(status) OVER path AS came_from, row_number() OVER path AS place,
-        lead(order_id) OVER path IS NULL AS is_last
-    FROM order_history WHERE {page} WINDOW path AS (PARTITION BY order_id ORDER BY version)
-)
 SELECT order_id, o.user_id, concat_ws(' ', o.status, o.reason) AS status, o.version,
     bool_and(s.order_id IS NULL) AS has_none
-FROM (SELECT * FROM orders WHERE {page}) AS o LEFT JOIN steps AS s USING (order_id)
+FROM (SELECT * FROM orders WHERE {page}) AS o LEFT JOIN LATERAL (
+    SELECT h.*, lag(h.status) OVER path AS came_from, row_number() OVER path AS place,
+        lead(h.order_id) OVER path IS NULL AS is_last
+    FROM order_history AS h WHERE h.order_id = o.order_id WINDOW path AS (ORDER BY h.version)
+) AS s USING (order_id)
 WHERE s.order_id IS NULL
     OR s.version <> place
     OR s.user_id <> o.user_id
@@ -37,13 +36,12 @@ ORDER BY user_id, idempotency_key
 #: (table of users, table of their changes), by service.
 _FEEDS = {"orders": ("users", "order_history"), "payments": ("wallets", "wallet_history")}
 _NUMBERS = """
-SELECT user_id, u.feed_number, count(h.feed_number) AS entries,
-    min(h.feed_number) AS first, max(h.feed_number) AS last
-FROM (SELECT * FROM {users} WHERE {{page}}) AS u
-    LEFT JOIN (SELECT user_id, feed_number FROM {history} WHERE {{page}}) AS h USING (user_id)
-GROUP BY user_id, u.feed_number
-HAVING count(h.feed_number) <> u.feed_number
-    OR coalesce(min(h.feed_number), 1) <> 1 OR coalesce(max(h.feed_number), 0) <> u.feed_number
+SELECT user_id, u.feed_number, entries, first, last
+FROM (SELECT * FROM {users} WHERE {{page}}) AS u CROSS JOIN LATERAL (
+    SELECT count(*) AS entries, min(h.feed_number) AS first, max(h.feed_number) AS last
+    FROM {history} AS h WHERE h.user_id = u.user_id
+) AS numbers
+WHERE entries <> u.feed_number OR coalesce(first, 1) <> 1 OR coalesce(last, 0) <> u.feed_number
 ORDER BY user_id
 """
 

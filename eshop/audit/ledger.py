@@ -23,13 +23,14 @@ WHERE balance_minor IS DISTINCT FROM coalesce(legs_minor, 0) OR balance_minor < 
 ORDER BY user_id
 """
 _TRANSFERS = """
-SELECT transfer_id, t.user_id, t.order_id, t.kind, coalesce(sum(l.amount_minor), 0) AS sum_minor,
-    string_agg(l.account || ' ' || l.amount_minor, ', ' ORDER BY l.leg) AS legs
-FROM (SELECT * FROM transfers WHERE {page}) AS t
-    LEFT JOIN (SELECT * FROM legs WHERE {page}) AS l USING (transfer_id)
-GROUP BY transfer_id, t.user_id, t.order_id, t.kind
-HAVING count(l.leg) < 2 OR sum(l.amount_minor) <> 0
-    OR count(*) FILTER (WHERE l.account = 'wallet' AND l.user_id <> t.user_id) > 0
+SELECT transfer_id, t.user_id, t.order_id, t.kind, sum_minor, described AS legs
+FROM (SELECT * FROM transfers WHERE {page}) AS t CROSS JOIN LATERAL (
+    SELECT count(*) AS number, coalesce(sum(l.amount_minor), 0) AS sum_minor,
+        string_agg(l.account || ' ' || l.amount_minor, ', ' ORDER BY l.leg) AS described,
+        count(*) FILTER (WHERE l.account = 'wallet' AND l.user_id <> t.user_id) AS of_others
+    FROM legs AS l WHERE l.transfer_id = t.transfer_id
+) AS posted
+WHERE number < 2 OR sum_minor <> 0 OR of_others > 0
 ORDER BY transfer_id
 """
 _HISTORY = """
@@ -44,9 +45,11 @@ WHERE balance_minor <> before_minor + moved_minor
 ORDER BY user_id, feed_number
 """
 _TOTALS = """
-SELECT currency, sum(amount_minor) AS sum_minor, count(*) AS legs
-FROM (SELECT * FROM transfers WHERE {page}) AS t
-    JOIN (SELECT * FROM legs WHERE {page}) AS l USING (transfer_id)
+SELECT currency, sum(posted.sum_minor) AS sum_minor, sum(posted.legs)::bigint AS legs
+FROM (SELECT * FROM transfers WHERE {page}) AS t CROSS JOIN LATERAL (
+    SELECT sum(l.amount_minor) AS sum_minor, count(*) AS legs
+    FROM legs AS l WHERE l.transfer_id = t.transfer_id
+) AS posted
 GROUP BY currency
 """
 #: Captures and refunds that neither a message in the inbox nor an operator caused.
