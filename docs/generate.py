@@ -28,7 +28,7 @@ from eshop.environment import PREFIX
 from eshop.settings import Settings
 from eshop.store import schema
 from gateway.metrics import Metrics
-from gateway.routes import accounts, operations, orders, socket
+from gateway.routes import accounts, documents, operations, orders, socket
 
 FOLDER = Path(__file__).parent
 HEALTH = "`/health/live`, `/health/ready`, `/metrics`"
@@ -136,7 +136,7 @@ def _projections_canvas() -> Iterator[str]:
 
 
 def _gateway_canvas() -> Iterator[str]:
-    api = [module.routes for module in (accounts, orders, socket)]
+    tables = [module.api.routes for module in (accounts, orders, socket, documents)]
     yield from (
         "",
         f"## {GATEWAY}",
@@ -144,8 +144,8 @@ def _gateway_canvas() -> Iterator[str]:
         "The clients' side: HTTP requests to calls of the services, events to WebSocket frames.",
     )
     yield from ("", "| | |", "| --- | --- |", "| process | `python -m gateway` |")
-    yield f"| HTTP | port {OTHER_HTTP_PORTS[GATEWAY]}: {_names(_routes(api))} |"
-    yield f"| for operators | {_names(_routes([operations.routes]))} |"
+    yield f"| HTTP | port {OTHER_HTTP_PORTS[GATEWAY]}: {_names(_routes(tables))} |"
+    yield f"| for operators | {_names(_routes([operations.api.routes]))} |"
     yield f"| reads, without a consumer group | {'; '.join(_messages(topic) for topic in EVENT_TOPICS)} |"
     yield f"| calls by gRPC | {_names(SERVICES)} |"
     yield f"| depends on | {', '.join(SERVICES)}, Kafka, a Redis-protocol cache |"

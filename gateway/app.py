@@ -12,6 +12,7 @@ from eshop.contracts.services import EVENT_TOPICS, SERVICES
 from eshop.settings import Settings
 from gateway.app_keys import (
     CACHED_READS,
+    DOCUMENTS,
     HEALTH,
     HISTORY,
     HUB,
@@ -33,12 +34,16 @@ from gateway.http.bodies import BODY_BYTES_MAX
 from gateway.http.middleware import observed
 from gateway.http.problems import Problem
 from gateway.metrics import Metrics
-from gateway.routes import accounts, operations, orders, pages, socket
+from gateway.routes import accounts, documents, operations, orders, pages, socket
 from gateway.services.cached_reads import CachedReads
 from gateway.services.history import ServicesHistory
 from gateway.services.order_batcher import OrderBatcher, Send
 from gateway.services.order_waiter import OrderWaiter
 from gateway.services.upstream import Upstream
+
+#: Every route, and every operation, in the order of their description.
+APIS = tuple(module.api for module in (accounts, orders, socket, operations, documents, pages))
+OPERATIONS = [operation for api in APIS for operation in api.operations]
 
 
 def create_app(settings: Settings, store: VersionedStore | None = None) -> web.Application:
@@ -50,8 +55,9 @@ def create_app(settings: Settings, store: VersionedStore | None = None) -> web.A
     app[SETTINGS] = settings
     app[METRICS] = Metrics()
     app[STORE] = store or RedisStore(settings.redis_url.get_secret_value(), settings.topic_prefix)
-    for module in (accounts, orders, socket, operations, pages):
-        app.add_routes(module.routes)
+    for each in APIS:
+        app.add_routes(each.routes)
+    app[DOCUMENTS] = documents.make_documents(OPERATIONS)
     app.cleanup_ctx.append(_parts)
     app.on_shutdown.append(_say_goodbye)
     return app

@@ -1,5 +1,6 @@
 """Typed keys of what the app and a request carry. It imports only types, so that every room may import it."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -29,5 +30,6 @@ ORDER_WAITER: "web.AppKey[OrderWaiter]" = web.AppKey("order_waiter")
 HUB: "web.AppKey[Hub]" = web.AppKey("hub")
 RECONCILER: "web.AppKey[FeedReconciler]" = web.AppKey("reconciler")
 HEALTH: "web.AppKey[Health]" = web.AppKey("health")
+DOCUMENTS: "web.AppKey[Mapping[str, bytes]]" = web.AppKey("documents")
 
 TRACE: "web.RequestKey[Trace]" = web.RequestKey("trace")

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.app_keys import HEALTH
+from gateway.http.protocol import ProblemRunner
 
 #: For requests in flight once the listener is closed: more than a call's deadline.
 SHUTDOWN_SECONDS_MAX = 12.0
@@ -33,7 +34,7 @@ async def serve(app: web.Application, host: str, port: int, drain_seconds: float
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_leave)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS_MAX, **SERVER_OPTIONS)
+    runner = ProblemRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS_MAX, **SERVER_OPTIONS)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

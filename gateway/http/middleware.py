@@ -8,7 +8,7 @@ from aiohttp.typedefs import Handler
 
 from gateway.app_keys import HEALTH, METRICS, TRACE
 from gateway.http.problems import Problem, to_response
-from gateway.http.tracing import REQUEST_ID_HEADER, trace_of
+from gateway.http.tracing import REQUEST_ID_HEADER, Trace, trace_of
 
 PATH_CHARACTERS_LOGGED_MAX = 200
 
@@ -35,11 +35,16 @@ async def observed(request: web.Request, handler: Handler) -> web.StreamResponse
         if request.app[HEALTH].is_stopping:
             # The next request should go to another gateway.
             response.force_close()
-        response.headers[REQUEST_ID_HEADER] = trace.correlation_id
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        # In place of the versions of aiohttp and Python.
-        response.headers["Server"] = "eshop"
+        complete(response, trace)
     return response
+
+
+def complete(response: web.StreamResponse, trace: Trace) -> None:
+    """Add the headers of every response."""
+    response.headers[REQUEST_ID_HEADER] = trace.correlation_id
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    # In place of the versions of aiohttp and Python.
+    response.headers["Server"] = "eshop"
 
 
 async def _answered(request: web.Request, handler: Handler, trace_id: str) -> web.StreamResponse:

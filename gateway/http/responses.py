@@ -9,8 +9,9 @@ from yarl import URL
 from eshop.contracts.proto.shared_v1_pb2 import RequestContext
 from gateway.app_keys import SETTINGS, TRACE
 from gateway.cache import Reading
+from gateway.http.conditions import Condition, etag
 from gateway.http.idempotency import REPLAYED_HEADER, fingerprint, key_of
-from gateway.http.queries import Condition, cursor_text, etag
+from gateway.http.queries import cursor_text
 
 BASE = "/api/v1"
 #: For a response about a user's objects: no cache may keep it for others, or reuse it without validation.

@@ -3,25 +3,27 @@
 from aiohttp import web
 
 from gateway.app_keys import HEALTH, METRICS
+from gateway.http.answers import HealthAnswer, LiveAnswer
+from gateway.http.api import Api
 from gateway.http.responses import json_response
 
-routes = web.RouteTableDef()
+api = Api("operations")
 
 
-@routes.get("/health/live")
+@api.public("/health/live", answers={200: LiveAnswer})
 async def live(request: web.Request) -> web.Response:
     """Answer: the process and its event loop run."""
     return json_response({"status": "live"})
 
 
-@routes.get("/health/started")
+@api.public("/health/started", answers={200: HealthAnswer, 503: HealthAnswer})
 async def started(request: web.Request) -> web.Response:
     """Tell whether every dependency has answered once: for starts in order. It stays true."""
     health = request.app[HEALTH]
     return _health(request, "started" if health.is_started else "not started", ok=health.is_started)
 
 
-@routes.get("/health/ready")
+@api.public("/health/ready", answers={200: HealthAnswer, 503: HealthAnswer})
 async def ready(request: web.Request) -> web.Response:
     """Tell whether to send requests here; ``checks`` names missing dependencies, which do not decide."""
     health = request.app[HEALTH]
@@ -29,7 +31,7 @@ async def ready(request: web.Request) -> web.Response:
     return _health(request, status, ok=health.is_ready)
 
 
-@routes.get("/metrics")
+@api.public("/metrics", answers={200: "text/plain"})
 async def metrics(request: web.Request) -> web.Response:
     """Show every number, in Prometheus' text format."""
     return web.Response(

@@ -5,6 +5,8 @@ from importlib.resources import files
 
 from aiohttp import web
 
+from gateway.http.api import Api
+
 _TYPES = {"index.html": "text/html", "shop.js": "text/javascript", "shop.css": "text/css"}
 _HEADERS = {
     "Cache-Control": "no-cache",
@@ -14,22 +16,22 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 
-routes = web.RouteTableDef()
+api = Api("pages")
 
 
-@routes.get("/")
+@api.public("/", answers={200: "text/html"})
 async def index(request: web.Request) -> web.Response:
     """Show the shop."""
     return _file("index.html")
 
 
-@routes.get("/pages/shop.js")
+@api.public("/pages/shop.js", answers={200: "text/javascript"})
 async def script(request: web.Request) -> web.Response:
     """Return the page's script."""
     return _file("shop.js")
 
 
-@routes.get("/pages/shop.css")
+@api.public("/pages/shop.css", answers={200: "text/css"})
 async def style(request: web.Request) -> web.Response:
     """Return the page's style."""
     return _file("shop.css")

@@ -16,6 +16,7 @@ from gateway.app_keys import HISTORY, HUB, METRICS, RECONCILER, SETTINGS
 from gateway.feed.connection import End, Feed
 from gateway.feed.frames import Position, Stream
 from gateway.feed.opening import known_heads, position_now
+from gateway.http.api import Api
 from gateway.http.identity import user_of_socket
 from gateway.http.problems import Problem
 from gateway.http.responses import BASE
@@ -41,10 +42,12 @@ _CODES = {
 
 _FAREWELLS = dict.fromkeys(_CODES.values(), b"reconnect and resume")
 
-routes = web.RouteTableDef()
+api = Api("feed")
 
 
-@routes.get(f"{BASE}/ws", allow_head=False)
+@api.public(
+    f"{BASE}/ws", answers={101: None}, problems=["unauthenticated", "foreign-origin"], allow_head=False
+)
 async def feed_socket(request: web.Request) -> web.WebSocketResponse:
     """Push the user's feed, from ``last_event_id`` or ``Last-Event-ID`` on, else from now on."""
     user_id = user_of_socket(request)

@@ -33,7 +33,7 @@ NO_ID = "01a20499-b516-70c7-84d1-48eb107a5d12"
 async def problem(response: aiohttp.ClientResponse, status: int, code: str) -> dict[str, Any]:
     assert (response.status, response.content_type) == (status, "application/problem+json")
     document: dict[str, Any] = await response.json()
-    assert document["type"] == f"urn:eshop:problem:{code}"
+    assert document["type"] == f"/problems/{code}"
     assert (document["status"], document["code"]) == (status, code)
     assert document["title"]
     assert document["detail"]
@@ -109,7 +109,8 @@ async def test_unknown_routes_and_methods_are_problems(client: Client) -> None:
         "/api/v1/nope",
         "/api/v1/orders/",
         f"{ORDERS}/{NO_ID}/events",
-        "/api/v1/openapi.json",
+        "/docs/nope.js",
+        "/problems/nope",
     ):
         await problem(await client.get(path), 404, "not-found")
     response = await client.delete(ORDERS)
@@ -622,7 +623,7 @@ async def test_a_bug_is_a_problem_without_a_trace_of_the_stack(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("the inside")
 
-    monkeypatch.setattr("gateway.routes.orders.page_query", broken)
+    monkeypatch.setattr("gateway.routes.orders._list_orders", broken)
     response = await client.get(ORDERS)
     await problem(response, 500, "internal")
     assert "inside" not in await response.text()

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from pytest_aiohttp.plugin import AiohttpClient
@@ -11,8 +12,16 @@ from pytest_aiohttp.plugin import AiohttpClient
 from eshop.settings import Settings
 from gateway.app import create_app
 from gateway.cache import MemoryStore
+from gateway.http.protocol import ProblemRunner
 from gateway.server import SERVER_OPTIONS
 from tests.support.fake_services import TOKEN, FakeServices
+
+
+class GatewayServer(TestServer):
+    """A server as the gateway's process makes one."""
+
+    async def _make_runner(self, **options: Any) -> web.AppRunner:
+        return ProblemRunner(self.app, **options)
 
 
 @pytest.fixture
@@ -46,6 +55,6 @@ def store() -> MemoryStore:
 @pytest.fixture
 async def client(settings: Settings, store: MemoryStore, aiohttp_client: AiohttpClient) -> Any:
     """A client of a running gateway; it is ann unless it says otherwise."""
-    server = TestServer(create_app(settings, store))
+    server = GatewayServer(create_app(settings, store))
     await server.start_server(**SERVER_OPTIONS)
     return await aiohttp_client(server, headers={"X-User-Id": "ann"})

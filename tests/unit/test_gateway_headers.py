@@ -8,28 +8,16 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
+from gateway.http.conditions import condition_of, wait_preferred
 from gateway.http.idempotency import fingerprint, key_of
 from gateway.http.identity import user_of, user_of_socket
 from gateway.http.problems import KINDS, Problem
-from gateway.http.queries import (
-    OrderFilter,
-    PageQuery,
-    condition_of,
-    cursor_text,
-    order_filter,
-    page_query,
-    wait_preferred,
-    wait_query,
-)
+from gateway.http.queries import OrderQuery, OrdersQuery, PageQuery, Query, cursor_text, read_query
 from gateway.http.tracing import trace_of
 
 
 def asked(path: str = "/", headers: Iterable[tuple[str, str]] = ()) -> web.Request:
     return make_mocked_request("GET", path, headers=CIMultiDict(headers))
-
-
-def both(request: web.Request) -> tuple[PageQuery, OrderFilter]:
-    return page_query(request), order_filter(request)
 
 
 @pytest.mark.parametrize("name", ["a", "user@example.org", "x" * 128, "~!$", "a:b/c*d[e]"])
@@ -140,7 +128,7 @@ def test_an_invalid_trace_is_replaced(header: str) -> None:
 
 def test_a_cursor_comes_back_as_the_number_it_was_made_of() -> None:
     for number in (1, 42, 2**63 - 1):
-        assert page_query(asked(f"/?cursor={cursor_text(number)}")).before_feed_number == number
+        assert read_query(PageQuery, asked(f"/?cursor={cursor_text(number)}")).before_feed_number == number
 
 
 @pytest.mark.parametrize(
@@ -149,7 +137,7 @@ def test_a_cursor_comes_back_as_the_number_it_was_made_of() -> None:
 )
 def test_a_cursor_that_is_not_ours_is_refused(cursor: str) -> None:
     with pytest.raises(Problem) as refused:
-        page_query(asked(f"/?cursor={cursor}"))
+        read_query(PageQuery, asked(f"/?cursor={cursor}"))
     assert refused.value.code == "bad-cursor"
 
 
@@ -173,11 +161,17 @@ def test_a_cursor_that_is_not_ours_is_refused(cursor: str) -> None:
         "created_after=9999-12-31T23:59:59-23:59",
         "created_before=0002-01-01T00:00:00%2B23:59",
         "created_after=2026-01-01T00:00:00%2B24:00",
+        "satus=NEW",
+        "before_feed_number=4",
+        "wait=1",
+        "limit=5&limit=5",
+        "limit=5&limit=6",
+        "x=1&x=2",
     ],
 )
 def test_a_malformed_query_is_refused(query: str) -> None:
     with pytest.raises(Problem) as refused:
-        both(asked(f"/?{query}"))
+        read_query(OrdersQuery, asked(f"/?{query}"))
     assert (refused.value.code, refused.value.kind.status) == ("bad-query", 400)
 
 
@@ -185,11 +179,11 @@ def test_a_page_query_is_read() -> None:
     request = asked(
         "/?limit=100&status=NEW&created_after=2026-01-02T03:04:05.678Z&created_before=2026-01-03T00:00:00%2B02:00"
     )
-    page, wanted = both(request)
-    assert (page.limit, wanted.status, page.before_feed_number) == (100, "NEW", 0)
+    wanted = read_query(OrdersQuery, request)
+    assert (wanted.limit, wanted.status, wanted.before_feed_number) == (100, "NEW", 0)
     assert wanted.created_after == datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
     assert wanted.created_before == datetime(2026, 1, 2, 22, tzinfo=UTC)
-    assert page_query(asked()).limit == 20
+    assert read_query(PageQuery, asked()).limit == 20
 
 
 @pytest.mark.parametrize(
@@ -229,11 +223,17 @@ def test_a_preferred_wait_is_bounded_and_never_an_error(header: str, seconds: in
 
 
 def test_a_wait_in_the_query_is_checked() -> None:
-    assert wait_query(asked("/?wait=30")) == 30
-    assert wait_query(asked("/")) == 0
+    assert read_query(OrderQuery, asked("/?wait=30")).wait == 30
+    assert read_query(OrderQuery, asked("/")).wait == 0
     for wrong in ("31", "-1", "x", "1.5"):
         with pytest.raises(Problem):
-            wait_query(asked(f"/?wait={wrong}"))
+            read_query(OrderQuery, asked(f"/?wait={wrong}"))
+
+
+def test_an_operation_without_a_query_has_no_parameters() -> None:
+    with pytest.raises(Problem) as refused:
+        read_query(Query, asked("/?limit=5"))
+    assert refused.value.detail == "The parameters here: none."
 
 
 def test_every_problem_is_a_client_error_or_an_honest_failure() -> None:
@@ -249,6 +249,7 @@ def test_every_problem_is_a_client_error_or_an_honest_failure() -> None:
         415,
         422,
         429,
+        431,
         500,
         503,
         504,
