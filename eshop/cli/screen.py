@@ -20,8 +20,8 @@ from eshop.cluster.supervisor import Supervised
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
 NAME_WIDTH = 13
 USER = "3b0c9b6e-7a51-4c1e-9a53-1f5f0c0f7d10"
-#: The gateway logs every request, and printing the lines costs 0.3 ms of CPU an order: what succeeded is in the log
-#: file only.
+#: The gateway logs every request, and printing the lines costs 0.3 ms of CPU an order: what succeeded is in
+#: the log file only.
 _succeeded = re.compile(r" INFO gateway\.access \S+ \S+ [123]\d\d ").search
 
 
