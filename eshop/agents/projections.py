@@ -1,4 +1,7 @@
-"""The agent of the projections: stream, fold, acknowledge; paced, because nobody waits for a projection."""
+"""The agent of the projections: stream, fold, acknowledge; paced, because nobody waits for a projection.
+
+See docs/adr/0024-a-fetch-is-queued-whole.md.
+"""
 
 import asyncio
 import time

@@ -1,6 +1,6 @@
 """Faust's consumer with control of its positions. Uses of Faust's private names are here.
 
-See docs/adr/0006-faust-as-it-is.md.
+See docs/adr/0006-faust-as-it-is.md and docs/adr/0024-a-fetch-is-queued-whole.md.
 """
 
 import asyncio
