@@ -16,7 +16,7 @@ from eshop.process.exit import end_process
 from eshop.tables.users import Users
 
 #: Events that are folded together. Fewer mean that no more were there.
-EVENTS_MAX = 2_000
+EVENTS_MAX = 1_000
 #: Folds begin this far apart, except in a backlog: an event costs ten times as much alone as among others.
 PACE_SECONDS = 0.25
 #: The acknowledgement of a fold's events waits this long for the fold's records in the changelog.
