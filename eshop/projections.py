@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from eshop.agents import projections
 from eshop.agents.watchdog import LOOK_SECONDS, PartitionProgress, Watch
 from eshop.contracts.services import PROJECTED, PROJECTIONS
 from eshop.contracts.topics import PARTITIONS
@@ -23,10 +24,11 @@ CATCH_UP_SECONDS = 5.0
 def create_app(settings: Settings) -> ServiceApp:
     """Return the worker's app. Nothing is connected before it is started."""
     app = ServiceApp(PROJECTIONS, settings)
-    table = users.register(app, settings, end_process)
+    sources = [settings.topic(known.name) for known in PROJECTED]
+    table = users.register(app, end_process)
+    projections.register(app, sources, table)
     install_projections(app, table)
     app.add_check("tables", table.check)
-    sources = [settings.topic(known.name) for known in PROJECTED]
 
     async def progress(consumer: SeekingConsumer) -> list[PartitionProgress]:
         partitions = [tp for tp in consumer.assignment() if tp.topic in sources]

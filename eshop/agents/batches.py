@@ -11,6 +11,7 @@ import faust
 from faust.types import EventT, StreamT
 
 from eshop.contracts.messages import Message, Origin, decode
+from eshop.process.consumer import SeekingConsumer
 
 #: The largest number of messages in one transaction.
 BATCH_MAX = 500
@@ -63,6 +64,5 @@ def message_of(event: EventT[Any]) -> Message:
 
 def ack_in_order(app: faust.App, events: Sequence[EventT[Any]]) -> None:
     """Acknowledge the events of partitions that are still assigned; the new owner gets the others again."""
-    for event in events:
-        if is_current(app, event):
-            event.ack()
+    current = [event.message for event in events if is_current(app, event)]
+    cast("SeekingConsumer", app.consumer).acknowledge(current)

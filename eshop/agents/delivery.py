@@ -74,6 +74,7 @@ class Delivery(Generic[U]):
         self._name = name
         self._partition_retries: dict[int, PartitionRetry] = {}
         self._tried_at: dict[int, float] = {}
+        self._batch_size, self._handled = _batch_size.labels(name), _handled.labels(name)
         self.turn = asyncio.Semaphore(TURNS_MAX)
 
     async def deliver(self, events: Sequence[Event]) -> None:
@@ -91,14 +92,14 @@ class Delivery(Generic[U]):
     async def handle(self, events: Sequence[Event]) -> None:
         """Handle the events in one transaction and acknowledge them, or raise the fault."""
         messages = [message_of(event) for event in events]
-        _batch_size.labels(self._name).observe(len(messages))
+        self._batch_size.observe(len(messages))
 
         async def effect(uow: U) -> None:
             await self._handler(uow, messages)
             crash_point("mid-batch")
 
         await self._commit(events, effect)
-        _handled.labels(self._name).inc(len(messages))
+        self._handled.inc(len(messages))
         self._count_unknown(messages)
 
     def _count_unknown(self, messages: Sequence[Message]) -> None:

@@ -3,6 +3,7 @@
 The envelope travels in Kafka headers like in the CloudEvents Kafka binding (binary mode).
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +29,8 @@ _READ = frozenset(
         "traceparent",
     }
 )
+#: The form that every service writes: parsing it and writing it again costs more than all other headers.
+_is_canonical = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 
 class UndecodableMessage(ValueError):
@@ -80,8 +83,9 @@ class Envelope:
         """Read the envelope; raise UndecodableMessage if a header is missing or malformed."""
         try:
             text = {name: _text(value) for name, value in headers if name in _READ}
+            message_id = text["ce_id"]
             return cls(
-                message_id=str(UUID(text["ce_id"])),
+                message_id=message_id if _is_canonical(message_id) else str(UUID(message_id)),
                 type=text["ce_type"],
                 source=text["ce_source"],
                 dataschema=text["ce_dataschema"],

@@ -46,7 +46,7 @@ def _schemas() -> tuple[Schema, ...]:
 
 SCHEMAS = _schemas()
 _BY_BODY = {schema.body: schema for schema in SCHEMAS}
-_BY_DATASCHEMA = {schema.dataschema: schema for schema in SCHEMAS}
+_BODIES = {(schema.type, schema.dataschema): schema.body for schema in SCHEMAS}
 _TYPES = frozenset(schema.type for schema in SCHEMAS)
 _DATASCHEMA = re.compile(r"eshop/([a-z]+)/v[1-9][0-9]*/([A-Za-z][A-Za-z0-9]*)")
 
@@ -120,10 +120,11 @@ def decode(
 
 
 def _body_type(envelope: Envelope) -> type[Body]:
-    schema = _BY_DATASCHEMA.get(envelope.dataschema)
+    if (body := _BODIES.get((envelope.type, envelope.dataschema))) is not None:
+        return body
     named = _DATASCHEMA.fullmatch(envelope.dataschema)
     if named is None or envelope.type != f"eshop.{named[1]}.{named[2]}":
         raise UndecodableMessage(f"type {envelope.type!r} does not go with schema {envelope.dataschema!r}")
-    if schema is None and envelope.type in _TYPES:
+    if envelope.type in _TYPES:
         raise UndecodableMessage(f"unknown schema {envelope.dataschema!r}")
-    return UnknownEvent if schema is None else schema.body
+    return UnknownEvent

@@ -1,22 +1,38 @@
 """Faust's consumer with control of its positions. Uses of Faust's private names are here.
 
-See docs/adr/0006-faust-as-it-is.md.
+See docs/adr/0006-faust-as-it-is.md and docs/adr/0024-a-fetch-is-queued-whole.md.
 """
 
 import asyncio
+import logging
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import faust
+from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers.aiokafka import Consumer, Transport
-from faust.types import TP
+from faust.types import TP, Message
+from faust.types.tuples import ack_lock
+from mode import ServiceT
+from mode.utils.futures import notify
 
 from eshop.kafka.record_batches import tolerate_unreadable
 
 #: Less than a request's bound: see ``SeekingConsumer.perform_seek``.
 SEEK_SECONDS_MAX = 20.0
+#: How long a fetch waits for the first message.
+FETCH_SECONDS = 1.0
+#: Messages that are queued in one go: a full batch of an agent, and a few milliseconds.
+QUEUED_AT_ONCE = 500
+#: How often a full queue is looked at: far less than its messages take.
+FULL_SECONDS = 0.005
+
+Records = Mapping[TP, list[Any]]
+
+logger = logging.getLogger(__name__)
 
 
 class SeekingConsumer(Consumer):
@@ -61,6 +77,94 @@ class SeekingConsumer(Consumer):
             return await super()._wait_next_records(timeout)
         finally:
             self._parked.clear()
+
+    async def _drain_messages(self, fetcher: ServiceT) -> None:
+        """Read until the fetcher stops. All messages of a fetch are queued before an agent runs.
+
+        Faust awaits four tasks for each message, and an agent takes the first few messages of a fetch as a
+        batch. A stopped flow ends the wait for a full queue; the rest of the fetch is dropped, and read again
+        after the seek that follows every stop.
+        """
+        app = self.app
+        try:
+            while not (self._stopped.is_set() or fetcher.should_stop):
+                await asyncio.sleep(0)  # the agent takes what the last fetch has brought
+                records, active = await self._wait_next_records(FETCH_SECONDS)
+                if records is None or self.should_stop:
+                    continue
+                if not self.flow_active:
+                    await self._seek_while_stopped()
+                elif records:
+                    queued = self._queue_all(records, active, app.consumer_generation_id)
+                    await self.wait_first(queued, self.suspend_flow.wait())
+        except (ConsumerStoppedError, asyncio.CancelledError):
+            if not app.should_stop:
+                raise
+        except Exception:
+            logger.exception("reading failed")
+            raise
+
+    async def _seek_while_stopped(self) -> None:
+        """Seek as Faust does if the flow was stopped during a fetch."""
+        try:
+            await self.perform_seek()
+        except Exception as error:  # noqa: BLE001  a later seek, or the watchdog, has the last word
+            logger.warning("a seek failed while the flow was stopped: %r", error)
+
+    async def _queue_all(self, records: Records, active: Collection[TP] | None, generation: int) -> None:
+        """Queue the messages of a fetch, until the flow stops or the partitions move."""
+        tracked: set[TP] = set()
+        for number, (tp, record) in enumerate(self.scheduler.iterate(records), 1):
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is None or tp in active or tp in self._buffered_partitions:
+                if tp not in tracked:
+                    tracked.add(tp)
+                    self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+                await self._queue(tp, record)
+            if number % QUEUED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    async def _queue(self, tp: TP, record: Any) -> None:
+        """Queue a message, unless it is before the position; wait while a queue is full.
+
+        Faust would wait in a task of its own, which is not cancelled with this one: its message would come
+        after a seek, before the messages that are read again.
+        """
+        offset, read = record.offset, self._read_offset[tp]
+        if read is not None and offset < read:
+            return
+        if read and offset - read > 1 and self.app.topics.acks_enabled_for(tp.topic):
+            await self._add_gap(tp, read + 1, offset)
+        channels = cast("Any", self.app.topics)._tp_index[tp]  # noqa: SLF001  Faust shows it in no other way
+        while any(channel.queue.full() for channel in channels):  # noqa: ASYNC110  a queue has no such event
+            await asyncio.sleep(FULL_SECONDS)
+        await self.callback(self._to_message(tp, record))
+        self._read_offset[tp] = offset
+
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Acknowledge the messages at once: one by one, each would take Faust's lock four times.
+
+        Acknowledged twice, or before the committed offset, a message changes nothing.
+        """
+        by_partition: dict[TP, list[int]] = defaultdict(list)
+        with ack_lock:
+            for message in messages:
+                if not message.acked and not message.decref():
+                    message.acked = True
+                    by_partition[message.tp].append(message.offset)
+            for tp, offsets in by_partition.items():
+                if self.app.topics.acks_enabled_for(tp.topic):
+                    self._acknowledge(tp, offsets)
+            self._unacked_messages -= set(messages)
+            notify(self._waiting_for_ack)
+
+    def _acknowledge(self, tp: TP, offsets: Iterable[int]) -> None:
+        """Note offsets as handled, except for those before the committed offset or noted already."""
+        committed, index = self._committed_offset[tp] or 0, self._acked_index[tp]
+        new = [offset for offset in dict.fromkeys(offsets) if offset >= committed and offset not in index]
+        index.update(new)
+        self._acked[tp] += new
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Allow the partitions to be read when Faust resumes the flow, its next step after a seek.

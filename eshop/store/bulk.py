@@ -18,4 +18,5 @@ def array_table(**columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValu
 
 def array_parameters(names: Sequence[str], values: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
     """Return the parameters for ``rows``: one list per name, from one sequence per row."""
-    return {f"{name}_rows": [row[index] for row in values] for index, name in enumerate(names)}
+    columns = map(list, zip(*values, strict=True)) if values else ([] for _ in names)
+    return {f"{name}_rows": column for name, column in zip(names, columns, strict=True)}

@@ -1,7 +1,7 @@
 """The outbox: messages that are committed with the state they announce."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
 
@@ -32,6 +32,7 @@ class Outgoing:
 
 
 _COLUMNS = tuple(field.name for field in fields(Outgoing))
+_values = attrgetter(*_COLUMNS)  # `astuple` copies deeply
 _given = array_table(**dict.fromkeys(_COLUMNS, Text))
 #: Under the users' locks and from a sequence without cache: per user, the outbox's order is the commit order.
 #: A transaction gets its number before an id: ``Page`` depends on this order.
@@ -55,9 +56,7 @@ class Outbox:
         """Append the messages in their order, and wake the relay when the transaction commits."""
         if not messages:
             return
-        await self._session.run(
-            _APPEND, **array_parameters(_COLUMNS, [astuple(message) for message in messages])
-        )
+        await self._session.run(_APPEND, **array_parameters(_COLUMNS, list(map(_values, messages))))
         if not self._notifier.is_heard_here:
             await self._session.run(_NOTIFY)
         self._session.after_commit(self._notifier.notify)

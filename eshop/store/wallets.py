@@ -1,7 +1,8 @@
 """Wallets: one row per user, the lock of all transactions on the user's money; and their history."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 from sqlalchemy import ARRAY, BigInteger, Boolean, Text, any_, bindparam, cast, func, insert, select, update
 from sqlalchemy.dialects.postgresql import UUID
@@ -33,6 +34,7 @@ _COLUMNS = {
     "is_closed": Boolean,
     "is_frozen": Boolean,
 }
+_values = attrgetter(*(field.name for field in fields(Wallet)))  # `astuple` copies deeply
 _given = array_table(**_COLUMNS)
 _SAVE = (
     update(_wallets)
@@ -85,8 +87,7 @@ class Wallets:
             return
         last = {change.wallet.user_id: change.wallet for change in changes}
         await self._session.run(
-            _SAVE,
-            **array_parameters(list(_COLUMNS), [astuple(wallet) for wallet in last.values()]),
+            _SAVE, **array_parameters(list(_COLUMNS), [_values(wallet) for wallet in last.values()])
         )
         given = [
             (

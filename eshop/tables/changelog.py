@@ -33,6 +33,25 @@ class NewestTable(faust.Table[bytes, bytes]):
         #: The last record of our own in each partition, as far as we know.
         self._sent: dict[TP, int] = {}
 
+    def read(self, partition: int, key: bytes) -> bytes | None:
+        """Return a user's entry in the partition."""
+        found = self._partition(partition).get(key)
+        return None if found is None else bytes(found)
+
+    def write(self, partition: int, key: bytes, value: bytes) -> FutureMessage:
+        """Store a user's entry and send it to the changelog; the future ends when the broker has the record.
+
+        Faust's `table[key] = value` takes the partition from the event that the stream gave last, which is
+        the first event of a batch.
+        """
+        sent = self.send_changelog(partition, key, value)
+        self._partition(partition).put(key, value)
+        cast("Any", self.data)._key_index[key] = partition  # noqa: SLF001  as Faust does
+        return sent
+
+    def _partition(self, partition: int) -> Any:
+        return cast("Any", self.data)._db_for_partition(partition)  # noqa: SLF001  Faust has no public way
+
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
         """Store the merge of changelog records and the local store, except for unparsable records."""
         events = [event for event in batch if _is_readable(event.message)]

@@ -65,8 +65,7 @@ def fold(entry: UserEntry, body: Body, minute: int, now: int) -> Folded:
             outcome, missed = _judge(entry.orders_seq, body.feed_number)
             if outcome is Outcome.DROPPED:
                 return Folded(entry, outcome)
-            counted = replace(entry, orders_seq=body.feed_number, orders_missed=entry.orders_missed + missed)
-            return Folded(_fold_order(counted, body, minute, now), outcome, missed)
+            return Folded(_fold_order(entry, body, missed, minute, now), outcome, missed)
         case WalletChanged():
             outcome, missed = _judge(entry.wallet_seq, body.feed_number)
             if outcome is Outcome.DROPPED:
@@ -106,7 +105,7 @@ def _judge(last_seq: int, feed_number: int) -> tuple[Outcome, int]:
     return (Outcome.GAP if missed else Outcome.FOLDED), missed
 
 
-def _fold_order(entry: UserEntry, body: OrderChange, minute: int, now: int) -> UserEntry:
+def _fold_order(entry: UserEntry, body: OrderChange, missed: int, minute: int, now: int) -> UserEntry:
     new, finished, cancelled, sign = _moves(body)
     turnover: Money = {body.currency: sign * body.amount_minor} if sign else {}
     happened = Minute(
@@ -118,6 +117,8 @@ def _fold_order(entry: UserEntry, body: OrderChange, minute: int, now: int) -> U
     )
     return replace(
         entry,
+        orders_seq=body.feed_number,
+        orders_missed=entry.orders_missed + missed,
         orders_new=entry.orders_new + new,
         orders_finished=entry.orders_finished + finished,
         orders_cancelled=entry.orders_cancelled + cancelled,
@@ -151,6 +152,8 @@ def _fold_wallet(entry: UserEntry, body: WalletChanged, missed: int) -> UserEntr
 
 def add_money(one: Money, other: Money) -> Money:
     """Return the sums by currency."""
+    if not other:
+        return one
     return {
         currency: bounded(one.get(currency, 0) + other.get(currency, 0))
         for currency in sorted({*one, *other})
@@ -171,6 +174,8 @@ def add_minutes(one: Minute, other: Minute) -> Minute:
 
 def _with_minute(minutes: tuple[Minute, ...], happened: Minute, now: int) -> tuple[Minute, ...]:
     """Add to the event's minute; keep the newest WINDOW_MINUTES that the clock has reached, in order."""
+    if minutes and minutes[-1].minute == happened.minute <= now + AHEAD_MINUTES_MAX:
+        return (*minutes[:-1], add_minutes(minutes[-1], happened))  # most events are of the newest minute
     by_minute: dict[int, Minute] = {known.minute: known for known in minutes}
     known = by_minute.get(happened.minute, Minute(happened.minute))
     by_minute[happened.minute] = add_minutes(known, happened)

@@ -1,4 +1,4 @@
-"""The table of users, fed event by event from the event topics, one entry per user.
+"""The table of users, fed in batches from the event topics, one entry per user.
 
 The entry goes to the changelog partition of the event, which is the user's: topics and changelog have the
 same keys and numbers of partitions. After a crash the entry may be ahead of the committed offsets: its feed
@@ -8,23 +8,18 @@ numbers identify redeliveries. See docs/adr/0006-faust-as-it-is.md.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import faust
-from faust.types import TP, EventT
-from prometheus_client import Counter
+from faust.types import TP, EventT, FutureMessage
 
-from eshop.contracts import messages
-from eshop.contracts.envelope import UndecodableMessage
-from eshop.contracts.services import PROJECTED
 from eshop.contracts.topics import DAY_MS, PARTITIONS
-from eshop.settings import Settings
 from eshop.tables import entry as entries
+from eshop.tables.batch import Batch
 from eshop.tables.changelog import NewestTable
 from eshop.tables.entry import UserEntry
-from eshop.tables.fold import feed_of, fold
 from eshop.tables.totals import Totals
 
 #: A change of the format that does not fit stored entries needs a new name: the table is then rebuilt.
@@ -44,9 +39,6 @@ _ROCKSDB = {
 
 #: A turn of reading on in the changelog; the next turn reads the rest.
 CATCH_UP_SECONDS_MAX = 20.0
-
-_EVENTS = Counter("eshop_projection_events", "Events that the projections read, by outcome", ["outcome"])
-_MISSED = Counter("eshop_projection_missed", "Missing feed numbers", ["feed"])
 
 logger = logging.getLogger(__name__)
 
@@ -74,33 +66,27 @@ class Users:
         )
         app.tables.add(self.table)
 
-    def take(self, event: EventT[Any]) -> None:
-        """Fold an event; raise UndecodableMessage, or the store's error, with nothing changed.
+    def take(self, events: Sequence[EventT[Any]]) -> list[FutureMessage]:
+        """Fold events in their order; return the records that were sent to the changelog, one for each user.
 
-        A repeated event changes nothing, but its user's entry is written again: after a SIGKILL the local
-        store may be ahead of the changelog, which would never get the entry otherwise.
+        An event that can't be decoded is counted and passed over. Raises CannotFold with nothing changed. A
+        repeated event changes nothing, but its user's entry is written again: after a SIGKILL the local store
+        may be ahead of the changelog, which would never get the entry otherwise.
         """
-        message = _decode(event)
-        key = message.user_id.encode()
-        old = self._load(key)
-        known = old or UserEntry()
-        happened = int(message.envelope.time.timestamp()) // 60
-        folded = fold(known, message.body, happened, now=int(time.time()) // 60)
-        if not folded.outcome.changes_nothing:
-            self.table[key] = entries.to_bytes(folded.entry)
-        if folded.entry is not known and self._totals is not None:
-            self._totals.replace(old, folded.entry)
-        _EVENTS.labels(folded.outcome.value).inc()
-        if folded.missed:
-            feed = feed_of(message.body)
-            _MISSED.labels(feed).inc(folded.missed)
-            logger.error(
-                "%d %s feed numbers of user %s never came, before %s",
-                folded.missed,
-                feed,
-                message.user_id,
-                message.origin,
-            )
+        batch = Batch(self._load_from, now=int(time.time()) // 60)
+        for event in events:
+            batch.fold(event)
+        sent = [
+            self.table.write(*place, entries.to_bytes(user.entry))
+            for place, user in batch.users.items()
+            if user.is_written
+        ]
+        if self._totals is not None:
+            for user in batch.users.values():
+                if user.is_written and user.entry != user.old:
+                    self._totals.replace(user.old, user.entry)
+        batch.count()
+        return sent
 
     def find(self, user_id: str) -> UserEntry | None:
         """Return a user's entry if this worker holds it; raise NotSettled."""
@@ -176,33 +162,18 @@ class Users:
     def _current(self) -> Totals | None:
         return None if self._app.rebalancing else self._totals
 
+    def _load_from(self, partition: int, key: bytes) -> UserEntry | None:
+        value = self.table.read(partition, key)
+        return None if value is None else entries.from_bytes(value)
+
     def _load(self, key: bytes) -> UserEntry | None:
         value = self.table.get(key)
         return None if value is None else entries.from_bytes(value)
 
 
-def register(app: faust.App, settings: Settings, give_up: Callable[[str], NoReturn]) -> Users:
-    """Add the table and its agent. ``give_up`` ends the process at an event that can't be folded, unacked.
-
-    A poison message is passed over, with an error in the log and a count: its own reader parks it, and a
-    projection could keep nothing of it. A message of a type that only newer versions know is passed over and
-    counted.
-    """
+def register(app: faust.App, give_up: Callable[[str], NoReturn]) -> Users:
+    """Add the table. ``give_up`` ends the process if the recovered table can't be summed up."""
     users = Users(app)
-    topic = app.topic(*(settings.topic(known.name) for known in PROJECTED))
-
-    @app.agent(topic, name="projections.users")
-    async def fold_users(stream: Any) -> None:
-        """Fold every event into its user's entry, once."""
-        async for event in stream.noack().events():
-            try:
-                users.take(event)
-            except UndecodableMessage as error:
-                _EVENTS.labels("undecodable").inc()
-                logger.warning("passed over %s offset %d: %s", event.message.tp, event.message.offset, error)
-            except Exception as error:  # noqa: BLE001  whatever it is, going on would lose the event
-                give_up(f"{event.message.tp} offset {event.message.offset} can't be folded: {error!r}")
-            event.ack()
 
     async def recovered() -> None:
         try:
@@ -217,9 +188,3 @@ def register(app: faust.App, settings: Settings, give_up: Callable[[str], NoRetu
         users.forget()
 
     return users
-
-
-def _decode(event: EventT[Any]) -> messages.Message:
-    raw = event.message
-    origin = messages.Origin(raw.topic, raw.partition, raw.offset)
-    return messages.decode(origin, cast("bytes", raw.key), cast("bytes", raw.value), cast("Any", raw.headers))

@@ -413,7 +413,7 @@ async def test_totals_stay_right_when_workers_are_killed_in_the_middle(bench: Be
     shop = Shop(seed=2, users=60)
     chance = random.Random(2)
     port = free_port()
-    putting = asyncio.create_task(bench.put_history(shop, 6000))
+    putting = asyncio.create_task(bench.put_history(shop, 20_000))  # a fold takes up to 1,000
     killed_at: list[int] = []
     for _ in range(3):
         worker = await bench.start(port)
