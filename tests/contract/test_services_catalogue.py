@@ -8,7 +8,7 @@ import yaml
 from eshop.contracts.messages import SCHEMAS, parked_by
 from eshop.contracts.services import OTHER_HTTP_PORTS, SERVICES, TOPICS, Service
 from eshop.settings import DEFAULT_PORTS
-from eshop.store import schema
+from eshop.store.schema import SHARED, schema_of
 from tests.support.worker_process import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.shop.yaml").read_text())
@@ -47,8 +47,9 @@ def test_its_messages_are_named_after_it(service: Service) -> None:
     assert len(types) == len(service.events.messages) + len(service.dead_letters.messages)
 
 
-def test_its_insert_only_tables_are_among_its_tables(service: Service) -> None:
-    tables = getattr(schema, service.name.upper()).tables
+def test_it_has_the_shared_tables_and_its_insert_only_tables(service: Service) -> None:
+    tables = schema_of(service.name).tables
+    assert set(SHARED.tables) < set(tables)
     assert set(service.insert_only) <= set(tables)
 
 

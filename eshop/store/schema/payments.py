@@ -1,0 +1,62 @@
+"""The tables of the payments service."""
+
+from sqlalchemy import BigInteger, Boolean, Column, MetaData, SmallInteger, Table, Text
+
+from eshop.store.schema import ID, TIME, shared_tables
+
+PAYMENTS = MetaData()
+shared_tables(PAYMENTS)
+Table(
+    "wallets",
+    PAYMENTS,
+    Column("user_id", Text, primary_key=True),
+    Column("feed_number", BigInteger, nullable=False),
+    Column("balance_minor", BigInteger, nullable=False),
+    Column("currency", Text),
+    Column("topped_up_minor", BigInteger, nullable=False),
+    Column("is_closed", Boolean, nullable=False),
+    Column("is_frozen", Boolean, nullable=False),
+)
+Table(
+    "wallet_history",
+    PAYMENTS,
+    Column("user_id", Text, primary_key=True),
+    Column("feed_number", BigInteger, primary_key=True),
+    Column("balance_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("transfer_id", ID),
+    Column("at", TIME, nullable=False),
+)
+Table(
+    "payments",
+    PAYMENTS,
+    Column("order_id", ID, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("amount_minor", BigInteger),
+    Column("currency", Text),
+    Column("reason", Text),
+    Column("wallet_version", BigInteger),
+    Column("balance_after_minor", BigInteger),
+    Column("decided_at", TIME, nullable=False),
+)
+Table(
+    "transfers",
+    PAYMENTS,
+    Column("transfer_id", ID, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("order_id", ID),
+    Column("reference", Text),
+    Column("created_at", TIME, nullable=False),
+)
+Table(
+    "legs",
+    PAYMENTS,
+    Column("transfer_id", ID, primary_key=True),
+    Column("leg", SmallInteger, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("user_id", Text),
+    Column("amount_minor", BigInteger, nullable=False),
+)
