@@ -9,6 +9,7 @@ from eshop.contracts.messages import SCHEMAS, parked_by
 from eshop.contracts.services import OTHER_HTTP_PORTS, SERVICES, TOPICS, Service
 from eshop.settings import DEFAULT_PORTS
 from eshop.store.schema import SHARED, schema_of
+from gateway.feed.frames import Stream
 from tests.support.worker_process import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.shop.yaml").read_text())
@@ -45,6 +46,16 @@ def test_it_announces_its_dead_letters(service: Service) -> None:
 def test_its_messages_are_named_after_it(service: Service) -> None:
     types = [schema.type for schema in SCHEMAS if schema.service == service.name]
     assert len(types) == len(service.events.messages) + len(service.dead_letters.messages)
+
+
+def test_each_service_has_a_stream_of_the_feed_and_serves_it(service: Service) -> None:
+    assert [other.stream for other in SERVICES.values()].count(service.stream) == 1
+    assert service.stream in set(Stream)
+    proto = import_module(f"eshop.contracts.proto.{service.name}_v1_pb2").DESCRIPTOR
+    (own,) = proto.services_by_name.values()
+    asked = {method.name: method.input_type.full_name for method in own.methods}
+    assert asked["ReadFeed"] == "eshop.v1.ReadFeedRequest"
+    assert asked["FeedHeads"] == "eshop.v1.FeedHeadsRequest"
 
 
 def test_it_has_the_shared_tables_and_its_insert_only_tables(service: Service) -> None:

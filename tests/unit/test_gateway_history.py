@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eshop.contracts.proto import orders_v1_pb2, payments_v1_pb2, shared_v1_pb2
+from eshop.contracts.services import SERVICES
 from gateway.feed import opening
 from gateway.feed.connection import End
 from gateway.feed.frames import Position, Since, Stream
@@ -26,7 +27,7 @@ class BusyServices:
 
     def __init__(self) -> None:
         self.running: Counter[str] = Counter()
-        self.orders = self.payments = self
+        self.stubs = dict.fromkeys(SERVICES, self)
         self.ReadFeed = self.FeedHeads = None
 
     async def call(self, name: str, _method: object, request: Any) -> Any:
