@@ -62,6 +62,9 @@ SERVICES: Mapping[str, Service] = MappingProxyType({service.name: service for se
 EVENT_TOPICS = tuple(service.events for service in SERVICES.values())
 TOPICS = (*EVENT_TOPICS, *(service.dead_letters for service in SERVICES.values()))
 
+#: The services that `eshop audit` judges. It has code of its own for the tables and messages of each.
+AUDITED = (ORDERS, PAYMENTS)
+
 #: The projections workers: no database, no gRPC, no events of their own.
 PROJECTIONS = "projections"
 PROJECTED = (ORDERS_EVENTS, PAYMENTS_EVENTS)
