@@ -19,8 +19,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-TIME = DateTime(timezone=True)
-ID = UUID(as_uuid=False)
+_TIME = DateTime(timezone=True)
+_ID = UUID(as_uuid=False)
 
 
 def shared_tables(metadata: MetaData) -> None:
@@ -29,19 +29,19 @@ def shared_tables(metadata: MetaData) -> None:
         "inbox",
         metadata,
         Column("consumer", Text, primary_key=True),
-        Column("message_id", ID, primary_key=True),
+        Column("message_id", _ID, primary_key=True),
         Column("topic", Text, nullable=False),
         Column("partition", Integer, nullable=False),
         Column("offset", BigInteger, nullable=False),
-        Column("received_at", TIME, nullable=False),
+        Column("received_at", _TIME, nullable=False),
         Column("redelivered", Integer, nullable=False),
-        Column("redelivered_at", TIME),
+        Column("redelivered_at", _TIME),
     )
     Table(
         "outbox",
         metadata,
         Column("outbox_id", BigInteger, primary_key=True),
-        Column("message_id", ID, nullable=False, unique=True),
+        Column("message_id", _ID, nullable=False, unique=True),
         Column("topic", Text, nullable=False),
         Column("user_id", Text, nullable=False),
         Column("type", Text, nullable=False),
@@ -51,8 +51,8 @@ def shared_tables(metadata: MetaData) -> None:
         Column("correlation_id", Text, nullable=False),
         Column("causation_id", Text, nullable=False),
         Column("traceparent", Text, nullable=False),
-        Column("created_at", TIME, nullable=False),
-        Column("sent_at", TIME),
+        Column("created_at", _TIME, nullable=False),
+        Column("sent_at", _TIME),
         Column("sent_partition", Integer),
         Column("sent_offset", BigInteger),
     )
@@ -74,7 +74,7 @@ def _operations(metadata: MetaData) -> None:
         Column("only_row", Boolean, primary_key=True),
         Column("holder", Text, nullable=False),
         Column("token", BigInteger, nullable=False),
-        Column("expires_at", TIME, nullable=False),
+        Column("expires_at", _TIME, nullable=False),
     )
     Table(
         "requests",
@@ -84,33 +84,33 @@ def _operations(metadata: MetaData) -> None:
         Column("idempotency_key", Text, primary_key=True),
         Column("fingerprint", LargeBinary, nullable=False),
         Column("answer", JSONB, nullable=False),
-        Column("created_at", TIME, nullable=False),
+        Column("created_at", _TIME, nullable=False),
     )
     Table(
         "retention",
         metadata,
         Column("table_name", Text, primary_key=True),
-        Column("removed_until", TIME, nullable=False),
+        Column("removed_until", _TIME, nullable=False),
         Column("removals", BigInteger, nullable=False),
     )
     Table(
         "operator_actions",
         metadata,
-        Column("action_id", ID, primary_key=True),
+        Column("action_id", _ID, primary_key=True),
         Column("action", Text, nullable=False),
         Column("user_id", Text),
-        Column("order_id", ID),
+        Column("order_id", _ID),
         Column("reason", Text, nullable=False),
         Column("operator", Text, nullable=False),
-        Column("at", TIME, nullable=False),
-        Column("dead_letter_id", ID),
+        Column("at", _TIME, nullable=False),
+        Column("dead_letter_id", _ID),
     )
     Table(
         "dead_letters",
         metadata,
-        Column("dead_letter_id", ID, primary_key=True),
+        Column("dead_letter_id", _ID, primary_key=True),
         Column("consumer", Text, nullable=False),
-        Column("message_id", ID, nullable=False),
+        Column("message_id", _ID, nullable=False),
         Column("topic", Text, nullable=False),
         Column("partition", Integer, nullable=False),
         Column("offset", BigInteger, nullable=False),
@@ -119,12 +119,12 @@ def _operations(metadata: MetaData) -> None:
         Column("headers", JSONB, nullable=False),
         Column("type", Text),
         Column("user_id", Text),
-        Column("order_id", ID),
+        Column("order_id", _ID),
         Column("cause", Text, nullable=False),
         Column("error", Text, nullable=False),
         Column("status", Text, nullable=False),
-        Column("parked_at", TIME, nullable=False),
-        Column("resolved_at", TIME),
+        Column("parked_at", _TIME, nullable=False),
+        Column("resolved_at", _TIME),
     )
 
 

@@ -1,9 +1,12 @@
 """The tables of the orders service."""
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, Column, DateTime, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from eshop.store.schema import ID, TIME, shared_tables
+from eshop.store.schema import shared_tables
+
+_TIME = DateTime(timezone=True)
+_ID = UUID(as_uuid=False)
 
 ORDERS = MetaData()
 shared_tables(ORDERS)
@@ -16,7 +19,7 @@ Table(
 Table(
     "orders",
     ORDERS,
-    Column("order_id", ID, primary_key=True),
+    Column("order_id", _ID, primary_key=True),
     Column("user_id", Text, nullable=False),
     Column("feed_number", BigInteger, nullable=False),
     Column("amount_minor", BigInteger, nullable=False),
@@ -26,9 +29,9 @@ Table(
     Column("status", Text, nullable=False),
     Column("reason", Text),
     Column("version", Integer, nullable=False),
-    Column("created_at", TIME, nullable=False),
-    Column("updated_at", TIME, nullable=False),
-    Column("repeat_at", TIME, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("updated_at", _TIME, nullable=False),
+    Column("repeat_at", _TIME, nullable=False),
     Column("cancellation_reason", Text),
     Column("idempotency_key", Text),
     Column("fingerprint", LargeBinary),
@@ -38,9 +41,9 @@ Table(
     ORDERS,
     Column("user_id", Text, primary_key=True),
     Column("feed_number", BigInteger, primary_key=True),
-    Column("order_id", ID, nullable=False),
+    Column("order_id", _ID, nullable=False),
     Column("version", Integer, nullable=False),
     Column("status", Text, nullable=False),
     Column("reason", Text),
-    Column("at", TIME, nullable=False),
+    Column("at", _TIME, nullable=False),
 )
