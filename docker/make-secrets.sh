@@ -16,8 +16,9 @@ postgres=$(password)
 garnet=$(password)
 printf '%s\n' "$postgres" > postgres_password
 printf 'postgresql://postgres:%s@postgres:5432/postgres\n' "$postgres" > admin_database_url
-printf 'postgresql://orders_app:%s@postgres:5432/orders\n' "$(password)" > orders_database_url
-printf 'postgresql://payments_app:%s@postgres:5432/payments\n' "$(password)" > payments_database_url
+for service in $(sed -n 's/^  \([a-z]*\)_database_url: .*/\1/p' ../compose.production.yaml | grep -vx admin); do
+    printf 'postgresql://%s_app:%s@postgres:5432/%s\n' "$service" "$(password)" "$service" > "${service}_database_url"
+done
 printf 'redis://:%s@garnet:6379/0\n' "$garnet" > redis_url
 printf '{"AuthenticationMode": "Password", "Password": "%s"}\n' "$garnet" > garnet.conf
 password > service_token

@@ -26,7 +26,7 @@ from eshop.contracts.services import (
 from eshop.contracts.topics import Topic
 from eshop.environment import PREFIX
 from eshop.settings import Settings
-from eshop.store import schema
+from eshop.store.schema import schema_of
 from gateway.metrics import Metrics
 from gateway.routes import accounts, documents, operations, orders, socket
 
@@ -100,7 +100,7 @@ def _canvas(service: Service) -> Iterator[str]:
         for module in (dead_letters_v1_pb2, timeline_v1_pb2)
         for descriptor in module.DESCRIPTOR.services_by_name.values()
     ]
-    tables = getattr(schema, service.name.upper()).tables
+    tables = schema_of(service.name).tables
     yield from ("", f"## {service.name}", "", service.purpose, "", "| | |", "| --- | --- |")
     yield f"| worker | `faust -A eshop.{service.name} worker` |"
     yield f"| HTTP | port {service.http_port}: {HEALTH} |"

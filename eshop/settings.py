@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, ValidationInfo, create_model, field_valid
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eshop.contracts.limits import CURRENCY_PATTERN
-from eshop.contracts.services import OTHER_HTTP_PORTS, SERVICES
+from eshop.contracts.services import AUDITED, OTHER_HTTP_PORTS, SERVICES
 from eshop.environment import PREFIX, is_of_kubernetes, own_variables
 
 #: Default ports by kind of process: (HTTP port, gRPC port).
@@ -20,7 +20,7 @@ DEFAULT_PORTS: dict[str, tuple[int, int | None]] = {
 }
 #: A service's settings for its callers and its audit, by the service's name.
 _GRPC = {name: f"{name}_grpc" for name in SERVICES}
-_DATABASES = {name: f"{name}_database_url" for name in SERVICES}
+_DATABASES = {service.name: f"{service.name}_database_url" for service in AUDITED}
 #: The folder of container engines for secrets: a file per setting, named as its variable in small letters.
 SECRETS_FOLDER = Path("/run/secrets")
 #: The values of the defaults and of the compose files for development: everybody knows them.
@@ -46,11 +46,11 @@ def _service_fields() -> dict[str, Any]:
         for name, service in SERVICES.items()
     }
     databases = {
-        _DATABASES[name]: (
+        field: (
             SecretStr | None,
             Field(None, description=f"the {name} database, as `eshop audit` reads it"),
         )
-        for name in SERVICES
+        for name, field in _DATABASES.items()
     }
     return addresses | databases
 

@@ -27,12 +27,13 @@ from eshop.audit.outcomes import SUSPECTS_MAX, Cut, Suspect, find_suspects, in_f
 from eshop.audit.questions import check_questions
 from eshop.audit.sources import Sources
 from eshop.audit.spool import Spool
-from eshop.contracts.services import TOPICS
+from eshop.contracts.services import AUDITED
 from eshop.contracts.topics import ORDERS_EVENTS, PAYMENTS_EVENTS
 
 LOOK_AGAIN_SECONDS = 1.0
 #: The number of checks of a suspect that keeps moving; after them it counts as moving, not as broken.
 LOOKS_MAX = 20
+_TOPICS = (*(service.events for service in AUDITED), *(service.dead_letters for service in AUDITED))
 
 
 class Progress(Protocol):
@@ -87,7 +88,7 @@ class _Audit:
         step = self._wanted.progress.step
         step("waiting for rest", None)
         self._findings = await settle(self._sources, self._broker, self._wanted.settle_seconds)
-        names = [self._sources.settings.topic(topic.name) for topic in TOPICS]
+        names = [self._sources.settings.topic(topic.name) for topic in _TOPICS]
         partitions = await self._broker.partitions(names)
         committed = [
             await self._broker.committed(group, [tp for tp in partitions if tp.topic == topic])
@@ -140,7 +141,7 @@ class _Audit:
         starts = await self._broker.starts(ends)
         readers = {ORDERS_EVENTS.name: self._payments, PAYMENTS_EVENTS.name: self._orders}
         checks = []
-        for topic in TOPICS:
+        for topic in _TOPICS:
             name = self._sources.settings.topic(topic.name)
             writer = self._orders if topic.name.startswith("eshop.orders.") else self._payments
             reader = readers.get(topic.name)

@@ -6,7 +6,7 @@ from typing import Any
 from eshop.audit.databases import Database
 from eshop.audit.findings import Findings
 from eshop.audit.spool import Spool
-from eshop.contracts.services import EVENT_TOPICS
+from eshop.contracts.services import AUDITED
 
 #: How long topics keep messages. Outboxes keep them a day longer: older rows are not judged.
 RETENTION_DAYS = 7
@@ -39,7 +39,7 @@ SELECT outbox_id, message_id, topic, user_id, causation_id, sent_partition AS pa
     coalesce(sent_at < now() - make_interval(days => %(days)s), false) AS is_old
 FROM outbox WHERE {page}
 """
-_NUMBERED = [topic.name for topic in EVENT_TOPICS]
+_NUMBERED = [service.events.name for service in AUDITED]
 _KEEP_ENTRY = "INSERT INTO entries (user_id, feed_number, cause) VALUES (?, ?, ?)"
 _COUNT = """
 UPDATE entries SET announced = announced + 1

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eshop.audit.databases import Database
-from eshop.contracts.services import SERVICES
+from eshop.contracts.services import AUDITED
 from eshop.settings import Settings
 
 
@@ -26,9 +26,9 @@ class Sources:
         return Database("payments", self.payments_url)
 
     def groups(self) -> Sequence[tuple[str, str]]:
-        """Return each service's consumer group with each topic that the group reads."""
+        """Return each audited service's consumer group with each topic that the group reads."""
         return [
             (self.settings.group(service.name), self.settings.topic(topic.name))
-            for service in SERVICES.values()
+            for service in AUDITED
             for topic in service.reads
         ]

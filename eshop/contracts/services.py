@@ -20,14 +20,16 @@ from eshop.contracts.topics import (
 class Service:
     """A service's interface to the others, with the ports of its workers on a development machine.
 
-    ``reads`` are the topics of other services that its workers consume. Rows of ``insert_only`` tables are
-    never changed: the service's role in Postgres has no right to.
+    ``stream`` is the name of the service's stream in the users' feeds. ``reads`` are the topics of other
+    services that its workers consume. Rows of ``insert_only`` tables are never changed: the service's role in
+    Postgres has no right to.
     """
 
     name: str
     purpose: str
     http_port: int
     grpc_port: int
+    stream: str
     events: Topic
     dead_letters: Topic
     reads: tuple[Topic, ...]
@@ -39,6 +41,7 @@ ORDERS = Service(
     "Takes orders, keeps their status and history, and requests the cancellation of overdue orders.",
     http_port=6066,
     grpc_port=50051,
+    stream="orders",
     events=ORDERS_EVENTS,
     dead_letters=ORDERS_DEAD_LETTERS,
     reads=(PAYMENTS_EVENTS,),
@@ -49,6 +52,7 @@ PAYMENTS = Service(
     "Keeps accounts and the ledger, decides the payment of each order, and refunds.",
     http_port=6067,
     grpc_port=50052,
+    stream="wallet",
     events=PAYMENTS_EVENTS,
     dead_letters=PAYMENTS_DEAD_LETTERS,
     reads=(ORDERS_EVENTS,),
@@ -57,6 +61,9 @@ PAYMENTS = Service(
 SERVICES: Mapping[str, Service] = MappingProxyType({service.name: service for service in (ORDERS, PAYMENTS)})
 EVENT_TOPICS = tuple(service.events for service in SERVICES.values())
 TOPICS = (*EVENT_TOPICS, *(service.dead_letters for service in SERVICES.values()))
+
+#: The services that `eshop audit` judges. It has code of its own for the tables and messages of each.
+AUDITED = (ORDERS, PAYMENTS)
 
 #: The projections workers: no database, no gRPC, no events of their own.
 PROJECTIONS = "projections"

@@ -21,9 +21,9 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from eshop.store.database import Session
 from eshop.store.rows import HeldRow, LetterGroup, LetterRow, WholeLetter
-from eshop.store.schema import ORDERS
+from eshop.store.schema import SHARED
 
-_letters = ORDERS.tables["dead_letters"]  # the same table in every service's database
+_letters = SHARED.tables["dead_letters"]
 
 
 @dataclass(frozen=True, slots=True)

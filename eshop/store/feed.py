@@ -7,7 +7,8 @@ from sqlalchemy import ARRAY, Select, Table, Text, any_, bindparam, cast, select
 
 from eshop.store.database import Session
 from eshop.store.rows import FeedRow, OrderChange, WalletEntry
-from eshop.store.schema import ORDERS, PAYMENTS
+from eshop.store.schema.orders import ORDERS
+from eshop.store.schema.payments import PAYMENTS
 
 R_co = TypeVar("R_co", bound=FeedRow, covariant=True)
 
@@ -49,8 +50,13 @@ class Feed(Generic[R_co]):
         return [heads.get(user_id, 0) for user_id in user_ids]
 
 
-_ORDERS = (_read(ORDERS.tables["order_history"]), _heads(ORDERS.tables["users"]))
-_PAYMENTS = (_read(PAYMENTS.tables["wallet_history"]), _heads(PAYMENTS.tables["wallets"]))
+def feed_statements(history: Table, users: Table) -> tuple[Select[Any], Select[Any]]:
+    """Return the statements of a service's `Feed`: for its table of changes, and of users."""
+    return _read(history), _heads(users)
+
+
+_ORDERS = feed_statements(ORDERS.tables["order_history"], ORDERS.tables["users"])
+_PAYMENTS = feed_statements(PAYMENTS.tables["wallet_history"], PAYMENTS.tables["wallets"])
 
 
 def orders_feed(session: Session) -> Feed[OrderChange]:

@@ -21,9 +21,9 @@ from sqlalchemy.sql.expression import ClauseElement
 
 from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.schema import ORDERS
+from eshop.store.schema import SHARED
 
-_inbox = ORDERS.tables["inbox"]  # the same table in every service's database
+_inbox = SHARED.tables["inbox"]
 
 
 class Position(Protocol):

@@ -6,9 +6,9 @@ See docs/adr/0004-relay-and-lease.md.
 from sqlalchemy import BigInteger, Text, bindparam, cast, func, text, update
 
 from eshop.store.database import Session
-from eshop.store.schema import ORDERS
+from eshop.store.schema import SHARED
 
-_lease = ORDERS.tables["relay_lease"]  # the same table in every service's database
+_lease = SHARED.tables["relay_lease"]
 #: Not now(): now() is the begin of the transaction.
 _clock = func.clock_timestamp()
 _until = _clock + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("seconds"))

@@ -9,7 +9,7 @@ from eshop.domain.ledger import LedgerAccount, Transfer
 from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
 from eshop.store.rows import StatementRow
-from eshop.store.schema import PAYMENTS
+from eshop.store.schema.payments import PAYMENTS
 
 _transfers = PAYMENTS.tables["transfers"]
 _legs = PAYMENTS.tables["legs"]

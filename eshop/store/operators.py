@@ -7,9 +7,9 @@ from sqlalchemy.dialects.postgresql import UUID
 
 from eshop.store.database import Session
 from eshop.store.rows import ActionRow
-from eshop.store.schema import ORDERS
+from eshop.store.schema import SHARED
 
-_actions = ORDERS.tables["operator_actions"]  # the same table in every service's database
+_actions = SHARED.tables["operator_actions"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from sqlalchemy.sql.expression import ClauseElement
 from eshop.domain.order import Order, OrderStatus
 from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.schema import ORDERS
+from eshop.store.schema.orders import ORDERS
 
 #: The longest time between two cancellation requests for an open order.
 REPEAT_SECONDS_MAX = 300

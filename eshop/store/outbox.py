@@ -11,9 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
 from eshop.store.outbox_notifier import CHANNEL, OutboxNotifier
-from eshop.store.schema import ORDERS
+from eshop.store.schema import SHARED
 
-_outbox = ORDERS.tables["outbox"]  # the same table in every service's database
+_outbox = SHARED.tables["outbox"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ _DEPTH = select(
     ),
 ).select_from(_counted)
 _sent = array_table(outbox_id=BigInteger, sent_partition=Integer, sent_offset=BigInteger)
-_lease = ORDERS.tables["relay_lease"]
+_lease = SHARED.tables["relay_lease"]
 _MARK = (
     update(_outbox)
     .where(

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import UUID, insert
 from eshop.domain.payment import Payment, PaymentStatus
 from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.schema import PAYMENTS
+from eshop.store.schema.payments import PAYMENTS
 
 _payments = PAYMENTS.tables["payments"]
 _GET = select(_payments).where(_payments.c.order_id == any_(cast(bindparam("order_ids"), ARRAY(UUID))))

@@ -11,9 +11,9 @@ from sqlalchemy import LargeBinary, Text, bindparam, cast, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from eshop.store.database import Session
-from eshop.store.schema import ORDERS
+from eshop.store.schema import SHARED
 
-_requests = ORDERS.tables["requests"]  # the same table in every service's database
+_requests = SHARED.tables["requests"]
 _key = ("user_id", "route", "idempotency_key")
 _GET = select(_requests).where(*(_requests.c[name] == bindparam(name) for name in _key))
 _KEEP = insert(_requests).from_select(

@@ -28,16 +28,18 @@ from eshop.store.rows import (
     PaymentRow,
     PostingRow,
 )
-from eshop.store.schema import ORDERS, PAYMENTS
+from eshop.store.schema import SHARED
+from eshop.store.schema.orders import ORDERS
+from eshop.store.schema.payments import PAYMENTS
 
 #: How long before an order's change its causes are looked for.
 LOOK_BACK = timedelta(seconds=60)
 #: The longest transaction. Its rows have the time of its begin, but ids have the time of their creation.
 TRANSACTION_MAX = timedelta(seconds=10)
-_outbox = ORDERS.tables["outbox"]  # the same tables in every service's database
-_inbox = ORDERS.tables["inbox"]
-_letters = ORDERS.tables["dead_letters"]
-_actions = ORDERS.tables["operator_actions"]
+_outbox = SHARED.tables["outbox"]
+_inbox = SHARED.tables["inbox"]
+_letters = SHARED.tables["dead_letters"]
+_actions = SHARED.tables["operator_actions"]
 _orders = ORDERS.tables["orders"]
 _history = ORDERS.tables["order_history"]
 _payments = PAYMENTS.tables["payments"]

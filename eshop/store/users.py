@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.schema import ORDERS
+from eshop.store.schema.orders import ORDERS
 
 _users = ORDERS.tables["users"]
 _ids = cast(bindparam("user_ids"), ARRAY(Text))

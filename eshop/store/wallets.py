@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 from eshop.domain.wallet import Wallet
 from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
-from eshop.store.schema import PAYMENTS
+from eshop.store.schema.payments import PAYMENTS
 
 _wallets = PAYMENTS.tables["wallets"]
 _history = PAYMENTS.tables["wallet_history"]

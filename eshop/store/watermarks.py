@@ -10,9 +10,9 @@ from eshop.store.bulk import array_parameters, array_table
 from eshop.store.database import Session
 from eshop.store.faults import WatermarkGap
 from eshop.store.inbox import Position
-from eshop.store.schema import ORDERS
+from eshop.store.schema import SHARED
 
-_watermarks = ORDERS.tables["watermarks"]  # the same table in every service's database
+_watermarks = SHARED.tables["watermarks"]
 
 _COLUMNS = ("consumer", "topic", "partition", "next_offset")
 _KEY = (_watermarks.c.consumer, _watermarks.c.topic, _watermarks.c.partition)

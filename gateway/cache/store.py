@@ -14,7 +14,7 @@ class CacheDown(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The name of a user's object, such as ``("order", user, order_id)``."""
+    """The name of a user's object, such as ``("orders", user, order_id)``."""
 
     kind: str
     user_id: str

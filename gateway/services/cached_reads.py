@@ -10,12 +10,12 @@ from gateway.services.upstream import Upstream
 
 def order_key(user_id: str, order_id: str) -> Key:
     """Return the cache's name of a user's order."""
-    return Key("order", user_id, order_id)
+    return Key(Stream.ORDERS, user_id, order_id)
 
 
 def account_key(user_id: str) -> Key:
     """Return the cache's name of a user's account."""
-    return Key("account", user_id, "")
+    return Key(Stream.WALLET, user_id, "")
 
 
 class CachedReads:
@@ -92,4 +92,4 @@ class CachedReads:
 
 
 def _key_of(user_id: str, frame: Frame) -> Key:
-    return account_key(user_id) if frame.stream is Stream.WALLET else order_key(user_id, frame.entity)
+    return Key(frame.stream, user_id, frame.entity)

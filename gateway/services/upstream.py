@@ -11,12 +11,9 @@ from google.protobuf.message import Message
 from grpc import StatusCode, aio
 
 from eshop.clients.channel import credentials, open_channel
+from eshop.clients.stubs import stub_of
 from eshop.clients.timeline import Ask, Timeline, read_timeline
-from eshop.contracts.proto import (
-    orders_v1_pb2_grpc,
-    payments_v1_pb2_grpc,
-    timeline_v1_pb2_grpc,
-)
+from eshop.contracts.proto import orders_v1_pb2_grpc, payments_v1_pb2_grpc, timeline_v1_pb2_grpc
 from eshop.contracts.proto.shared_v1_pb2 import FeedHeadsRequest
 from gateway.breaker import Breaker, CircuitOpen
 from gateway.http.problems import Problem
@@ -53,14 +50,17 @@ logger = logging.getLogger(__name__)
 
 
 class Upstream:
-    """The services' stubs. A call of a service that did not answer the last calls is refused at once."""
+    """The services' stubs. A call of a service that did not answer the last calls is refused at once.
+
+    ``stubs`` has the stub of each service of the catalogue; ``orders`` and ``payments`` are two of them.
+    """
 
     def __init__(self, addresses: Mapping[str, str], token: str, metrics: Metrics) -> None:
         """Open a channel to each service; ``addresses`` has its workers, comma-separated."""
         self._channels = {service: open_channel(workers) for service, workers in addresses.items()}
-        self.orders = orders_v1_pb2_grpc.OrdersStub(self._channels["orders"])
-        self.payments = payments_v1_pb2_grpc.PaymentsStub(self._channels["payments"])
-        self._heads = {"orders": self.orders.FeedHeads, "payments": self.payments.FeedHeads}
+        self.stubs = {service: stub_of(service, channel) for service, channel in self._channels.items()}
+        self.orders: orders_v1_pb2_grpc.OrdersAsyncStub = self.stubs["orders"]
+        self.payments: payments_v1_pb2_grpc.PaymentsAsyncStub = self.stubs["payments"]
         self._metadata = credentials(token)
         self._metrics = metrics
         self._circuits = {service: _circuit(service, metrics) for service in addresses}
@@ -95,7 +95,7 @@ class Upstream:
     async def look(self, service: str) -> None:
         """Read from a service's database past the circuit, to see whether the service answers."""
         nobody = FeedHeadsRequest(user_ids=["-"])
-        await self._heads[service](nobody, timeout=CALL_SECONDS_MAX, metadata=self._metadata)
+        await self.stubs[service].FeedHeads(nobody, timeout=CALL_SECONDS_MAX, metadata=self._metadata)
 
     async def timeline(self, order_id: str) -> Timeline | None:
         """Return what all services know of an order; None if there is no such order."""

@@ -8,7 +8,8 @@ import yaml
 from eshop.contracts.messages import SCHEMAS, parked_by
 from eshop.contracts.services import OTHER_HTTP_PORTS, SERVICES, TOPICS, Service
 from eshop.settings import DEFAULT_PORTS
-from eshop.store import schema
+from eshop.store.schema import SHARED, schema_of
+from gateway.feed.frames import Stream
 from tests.support.worker_process import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.shop.yaml").read_text())
@@ -47,8 +48,19 @@ def test_its_messages_are_named_after_it(service: Service) -> None:
     assert len(types) == len(service.events.messages) + len(service.dead_letters.messages)
 
 
-def test_its_insert_only_tables_are_among_its_tables(service: Service) -> None:
-    tables = getattr(schema, service.name.upper()).tables
+def test_each_service_has_a_stream_of_the_feed_and_serves_it(service: Service) -> None:
+    assert [other.stream for other in SERVICES.values()].count(service.stream) == 1
+    assert service.stream in set(Stream)
+    proto = import_module(f"eshop.contracts.proto.{service.name}_v1_pb2").DESCRIPTOR
+    (own,) = proto.services_by_name.values()
+    asked = {method.name: method.input_type.full_name for method in own.methods}
+    assert asked["ReadFeed"] == "eshop.v1.ReadFeedRequest"
+    assert asked["FeedHeads"] == "eshop.v1.FeedHeadsRequest"
+
+
+def test_it_has_the_shared_tables_and_its_insert_only_tables(service: Service) -> None:
+    tables = schema_of(service.name).tables
+    assert set(SHARED.tables) < set(tables)
     assert set(service.insert_only) <= set(tables)
 
 

@@ -27,10 +27,12 @@ from eshop.cluster.ports import free_port
 from eshop.cluster.services import BASE_PORTS
 from eshop.contracts.services import TOPICS
 from eshop.kafka.topics import Copies, TopicMismatch, ensure_topics
+from eshop.settings import DEFAULT_PORTS
 
 UP_SECONDS_MAX = 110
 GONE_SECONDS_MAX = 30
-SERVICES = ["gateway", "orders", "payments", "projections"]
+KINDS = list(DEFAULT_PORTS)
+PARTS = ["kafka", "valkey", "postgres"]
 
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:
@@ -183,7 +185,7 @@ def shop() -> Iterator[Shop]:
 @pytest.mark.timeout(240)
 def test_status_shows_every_process_ready(shop: Shop) -> None:
     status = shop.status()
-    assert sorted(status) == sorted([*SERVICES, "kafka", "postgres", "valkey"])
+    assert sorted(status) == sorted([*KINDS, *PARTS])
     for process in status.values():
         assert process["ready"] is True
         assert psutil.pid_exists(process["pid"])
@@ -227,7 +229,7 @@ def test_killed_launcher_leaves_no_orphan_and_the_next_start_has_the_data(shop: 
     url = f"postgresql://postgres:postgres@127.0.0.1:{ports['postgres']['postgres']}/postgres"
     query(url, "CREATE TABLE kept (id int)")
     family = shop.family()
-    assert len(family) > len(SERVICES) + 3
+    assert len(family) > len(KINDS) + len(PARTS)
     postgres = shop.pid("postgres")
     psutil.Process(shop.record().pid).kill()
     os.kill(postgres, signal.SIGKILL)
@@ -254,11 +256,11 @@ def test_down_stops_everything_in_order(shop: Shop) -> None:
     family = shop.family()
     shop.run("down")
     assert not any(is_alive(member) for member in family)
-    said = shop.run("logs", "launcher", "-n", "7").splitlines()
+    said = shop.run("logs", "launcher", "-n", str(len(KINDS) + len(PARTS))).splitlines()
     stopped = [line.split()[2] for line in said if line.endswith(" stopped")]
     assert stopped[0] == "gateway"
-    assert sorted(stopped[1:4]) == ["orders", "payments", "projections"]
-    assert stopped[4:] == ["kafka", "valkey", "postgres"]
+    assert sorted(["gateway", *stopped[1 : len(KINDS)]]) == sorted(KINDS)
+    assert stopped[len(KINDS) :] == PARTS
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from sqlalchemy.engine import make_url
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.contracts.services import SERVICES
 from eshop.store import database as database_module
-from eshop.store import schema
 from eshop.store.database import Database, Session
 from eshop.store.faults import LockTimeout, TransientFault
 from eshop.store.migrate import migrate, on_database
+from eshop.store.schema import schema_of
 from eshop.store.unit_of_work import OrdersUnitOfWork, PaymentsUnitOfWork, Store
 from tests.support.builders import new_database_url
 
@@ -40,7 +40,7 @@ def test_many_workers_starting_at_once_make_one_database(cluster: EmbeddedCluste
                 )
             }
             context = MigrationContext.configure(connection, opts=options)
-            assert compare_metadata(context, getattr(schema, service.upper())) == []
+            assert compare_metadata(context, schema_of(service)) == []
     finally:
         engine.dispose()
 

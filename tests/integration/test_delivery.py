@@ -1,10 +1,8 @@
 """A real payments worker: poison is parked, faults are waited for, what was passed over is read again."""
 
 import asyncio
-import os
 import re
 import signal
-import sys
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,7 +32,14 @@ from eshop.handlers.parking import BURST_MAX
 from eshop.kafka.topics import ensure_topics
 from eshop.process.exit import EXIT_CODE
 from tests.support.builders import Partition, new_database_url, order_created
-from tests.support.worker_process import an_admin, commit_when_empty, recreate_topic, until_ready
+from tests.support.worker_process import (
+    WorkerProcess,
+    an_admin,
+    commit_when_empty,
+    own_database,
+    own_names,
+    recreate_topic,
+)
 
 WAIT_SECONDS_MAX = 30
 #: Far less than the watchdog waits before it helps.
@@ -46,56 +51,18 @@ ASSIGNED = "Executing _on_partitions_assigned"
 Headers = list[tuple[str, bytes]]
 
 
-@dataclass
-class Bench:
-    """A payments worker's surroundings: topics, a group, a database and ports of its own."""
+@dataclass(kw_only=True)
+class Bench(WorkerProcess):
+    """A payments worker with its surroundings: topics, a group, a database and ports of its own."""
 
     cluster: EmbeddedCluster
-    folder: Path
     name: str
     database_url: str
     producer: AIOKafkaProducer
-    web_port: int
-    grpc_port: int
-    process: asyncio.subprocess.Process | None = None
 
     @property
     def topic(self) -> str:
         return f"{self.name}{ORDERS_EVENTS.name}"
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "worker.log").read_text()
-
-    async def start(self, app: str = "eshop.payments", **more: str) -> asyncio.subprocess.Process:
-        """Start the worker in the way users do."""
-        environment = (
-            os.environ
-            | more
-            | {
-                "ESHOP_KAFKA": self.cluster.kafka,
-                "ESHOP_ADMIN_DATABASE_URL": self.cluster.postgres_admin_url,
-                "ESHOP_DATABASE_URL": self.database_url,
-                "ESHOP_TOPIC_PREFIX": self.name,
-                "ESHOP_GROUP_SUFFIX": f"-{self.name}",
-                "ESHOP_DATA": str(self.folder),
-                "ESHOP_WEB_LISTEN": f"127.0.0.1:{self.web_port}",
-                "ESHOP_GRPC_LISTEN": f"127.0.0.1:{self.grpc_port}",
-            }
-        )
-        with (self.folder / "worker.log").open("wb") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "faust", "-A", app, "worker", "-l", "info"),
-                env=environment,
-                stdout=log,
-                stderr=log,
-            )
-        return self.process
-
-    async def run(self, **more: str) -> None:
-        """Start the worker, and wait until it is ready."""
-        await self.start(**more)
-        await self.until_ready()
 
     async def settle_first(self) -> TopicPartition:
         """Run, have one order handled and committed, and return its partition."""
@@ -105,15 +72,9 @@ class Bench:
         await self.until_committed(partition, 1)
         return partition
 
-    async def until_ready(self) -> None:
-        """Wait until the worker says that it is ready."""
-        assert self.process is not None
-        await until_ready(self.process, self.web_port, self.folder / "worker.log")
-
     async def metric(self, name: str) -> float:
         """Return the value of a metric that has one."""
-        address = f"http://127.0.0.1:{self.web_port}/metrics"
-        async with aiohttp.ClientSession() as http, http.get(address) as answer:
+        async with aiohttp.ClientSession() as http, http.get(f"{self.url}/metrics") as answer:
             (value,) = re.findall(rf"^{name}(?:\{{.*\}})? (.+)$", await answer.text(), re.MULTILINE)
             return float(value)
 
@@ -122,23 +83,6 @@ class Bench:
         async with asyncio.timeout(WAIT_SECONDS_MAX):
             while self.log.count(text) < times:
                 await asyncio.sleep(0.05)
-
-    async def ends(self) -> int:
-        """Return how the worker ends."""
-        assert self.process is not None
-        return await asyncio.wait_for(self.process.wait(), WAIT_SECONDS_MAX)
-
-    async def stop(self) -> None:
-        """Stop the worker as supervisors do: it leaves cleanly."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        assert await self.ends() == 0, self.log[-3000:]
-
-    async def kill(self) -> None:
-        """Kill the worker, if one runs."""
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
 
     def sql(self, statement: str) -> list[Any]:
         """Look into the worker's database, or change it, as its superuser."""
@@ -223,14 +167,17 @@ async def bench(cluster: EmbeddedCluster, tmp_path: Path) -> AsyncIterator[Bench
     taken: set[int] = set()
     producer = AIOKafkaProducer(bootstrap_servers=cluster.kafka, acks="all")
     await producer.start()
+    url = new_database_url(cluster.postgres_admin_url, "payments")
     bench = Bench(
-        cluster,
-        tmp_path,
-        name,
-        new_database_url(cluster.postgres_admin_url, "payments"),
-        producer,
-        free_port(taken),
-        free_port(taken),
+        kind="payments",
+        folder=tmp_path,
+        settings=own_names(cluster.kafka, name) | own_database(cluster.postgres_admin_url, url),
+        web_port=free_port(taken),
+        grpc_port=free_port(taken),
+        cluster=cluster,
+        name=name,
+        database_url=url,
+        producer=producer,
     )
     try:
         yield bench
@@ -242,14 +189,8 @@ async def bench(cluster: EmbeddedCluster, tmp_path: Path) -> AsyncIterator[Bench
 @asynccontextmanager
 async def beside(bench: Bench, folder: Path) -> AsyncIterator[Bench]:
     """Yield the surroundings of one more worker in the group."""
-    taken = {bench.web_port, bench.grpc_port}
-    second = replace(
-        bench,
-        folder=folder / "second",
-        web_port=free_port(taken),
-        grpc_port=free_port(taken),
-        process=None,
-    )
+    taken = {port for port in (bench.web_port, bench.grpc_port) if port}
+    second = replace(bench, folder=folder / "second", web_port=free_port(taken), grpc_port=free_port(taken))
     second.folder.mkdir()
     try:
         yield second
@@ -415,7 +356,7 @@ async def test_seek_of_one_partition_loses_nothing_of_another(bench: Bench) -> N
 
 
 async def test_batch_that_an_exception_threw_away_is_read_again(bench: Bench) -> None:
-    await bench.start("tests.integration.careless", CARELESS="exception")
+    await bench.start(app="tests.integration.careless", CARELESS="exception")
     await bench.until_ready()
     partition = await bench.put(order_created("careless", 5))
     await bench.until_logged("Mistake")
@@ -428,7 +369,7 @@ async def test_batch_that_an_exception_threw_away_is_read_again(bench: Bench) ->
 
 
 async def test_message_acknowledged_but_not_handled_before_a_kill_is_read_again(bench: Bench) -> None:
-    await bench.start("tests.integration.careless", CARELESS="ack")
+    await bench.start(app="tests.integration.careless", CARELESS="ack")
     await bench.until_ready()
     partition = await bench.put(order_created("careless", 5))
     assert await bench.ends() == -signal.SIGKILL
@@ -441,7 +382,7 @@ async def test_message_acknowledged_but_not_handled_before_a_kill_is_read_again(
 
 
 async def test_seek_that_does_not_end_ends_the_worker_and_the_next_one_goes_on(bench: Bench) -> None:
-    await bench.start("tests.integration.careless", CARELESS="seek")
+    await bench.start(app="tests.integration.careless", CARELESS="seek")
     await bench.put(order_created("ann", 5))
     assert await bench.ends() > 0
     await bench.run()
@@ -559,7 +500,7 @@ async def test_requests_that_wait_for_a_row_keep_no_order_waiting(bench: Bench) 
     holder = psycopg2.connect(
         urlsplit(bench.cluster.postgres_admin_url)._replace(path=urlsplit(bench.database_url).path).geturl()
     )
-    channel: Any = open_channel(f"127.0.0.1:{bench.grpc_port}")
+    channel: Any = open_channel(bench.grpc_address)
     try:
         with holder.cursor() as cursor:
             cursor.execute("SELECT * FROM wallets FOR UPDATE")
@@ -585,7 +526,7 @@ async def test_broker_that_was_away_is_caught_up_with(bench: Bench) -> None:
     await bench.run()
     await bench.put(order_created("ann", 5))
     await bench.until_settled(1)
-    channel: Any = open_channel(f"127.0.0.1:{bench.grpc_port}")
+    channel: Any = open_channel(bench.grpc_address)
     asked = OpenAccountRequest(context=RequestContext(user_id="bob"), currency="USD")
     unsent = "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
     try:

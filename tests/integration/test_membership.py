@@ -1,7 +1,6 @@
 """A worker that can't be a member of its group says so and ends, and is not ready meanwhile."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,35 +10,20 @@ import pytest
 from eshop.cluster.embedded import EmbeddedCluster
 from eshop.cluster.ports import free_port
 from eshop.process.exit import EXIT_CODE
-from tests.support.worker_process import World, until_ready
+from tests.support.worker_process import WorkerProcess, World
 
 END_SECONDS_MAX = 40
 
 
 @asynccontextmanager
-async def twin(
-    world: World, host: str, port: int, advertised: str
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, Path]]:
+async def twin(world: World, host: str, port: int, advertised: str) -> AsyncIterator[WorkerProcess]:
     """Run a payments worker under the name that all of them have, on a host of its own."""
-    env = world.environment("payments", free_port(world.taken), port) | {
-        "ESHOP_WEB_LISTEN": f"{host}:{port}",
-        "ESHOP_WEB_ADVERTISED": f"{advertised}:{port}",
-        "ESHOP_INSTANCE": "the-one",
-    }
-    log = world.folder / f"{host}.log"
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "faust", "-A", "eshop.payments", "worker", "-l", "info"),
-            env=env,
-            stdout=output,
-            stderr=output,
-        )
+    worker = world.process("payments", host=host, web_port=port)
+    await worker.start(ESHOP_WEB_ADVERTISED=f"{advertised}:{port}", ESHOP_INSTANCE="the-one")
     try:
-        yield process, log
+        yield worker
     finally:
-        if process.returncode is None:
-            process.terminate()
-            await asyncio.wait_for(process.wait(), END_SECONDS_MAX)
+        await worker.leave()
 
 
 @pytest.mark.timeout(240)
@@ -49,15 +33,14 @@ async def test_a_worker_whose_name_another_one_has_taken_ends_and_says_so(
 ) -> None:
     world = World(cluster, tmp_path)
     port = free_port(world.taken)
-    async with twin(world, "127.0.0.1", port, "127.0.0.1") as (first, first_log):
-        await until_ready(first, port, first_log)
-        async with twin(world, "127.0.0.2", port, advertised) as (second, second_log):
-            ends = {asyncio.create_task(one.wait()) for one in (first, second)}
+    async with twin(world, "127.0.0.1", port, "127.0.0.1") as first:
+        await first.until_ready()
+        async with twin(world, "127.0.0.2", port, advertised) as second:
+            ends = {asyncio.create_task(one.ends()) for one in (first, second)}
             done, _ = await asyncio.wait(ends, timeout=END_SECONDS_MAX, return_when=asyncio.FIRST_COMPLETED)
             assert {task.result() for task in done} == {EXIT_CODE}
-            ended = first_log if first.returncode is not None else second_log
-            assert (
-                "another process may be a member under the same name: see ESHOP_INSTANCE" in ended.read_text()
-            )
-            if second.returncode == EXIT_CODE and first.returncode is None:
-                await until_ready(first, port, first_log)  # it has its place back
+            ended = second if first.is_running else first
+            assert "another process may be a member under the same name: see ESHOP_INSTANCE" in ended.log
+            if first.is_running and not second.is_running:
+                assert await second.ends() == EXIT_CODE
+                await first.until_ready()  # it has its place back

@@ -4,12 +4,9 @@ Events are put straight on the topics; workers are real processes of the Faust C
 """
 
 import asyncio
-import os
 import random
 import shutil
 import signal
-import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -27,16 +24,19 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from rocksdict import AccessType, Options, Rdict
 
 from eshop.cluster.embedded import EmbeddedCluster
+from eshop.cluster.ports import free_port
 from eshop.contracts.bodies import Body
 from eshop.contracts.envelope import Envelope
 from eshop.contracts.messages import encode, schema_of
 from eshop.contracts.orders_v1 import OrderCancellationRequested, OrderCancelled, OrderCreated, OrderFinished
 from eshop.contracts.payments_v1 import AccountToppedUp
+from eshop.contracts.services import PROJECTIONS
 from eshop.contracts.topics import ORDERS_EVENTS, PARTITIONS, PAYMENTS_EVENTS
 from eshop.kafka.topics import ensure_topics
 from eshop.relay.placement import partition_of
 from eshop.tables.users import TABLE
 from tests.support import record_batches as raw_batches
+from tests.support.worker_process import WorkerProcess, own_names
 
 #: Nothing changes for this time only if nothing ever will: two rebalances and a session that expires are
 #: inside. A machine that is merely slow goes on changing the answer.
@@ -154,6 +154,7 @@ class Bench:
     http: ClientSession
     producer: AIOKafkaProducer
     workers: "list[Worker]" = field(default_factory=list)
+    taken: set[int] = field(default_factory=set)
 
     async def put(self, body: Body, minute: int = 0, **headers: bytes) -> None:
         """Put an event on its topic as the relay would, perhaps with some headers of its own."""
@@ -185,7 +186,7 @@ class Bench:
         await self.producer.flush()
 
     def topic(self, name: str) -> str:
-        return f"{self.name}-{name}"
+        return self.name + name
 
     @property
     def changelog_topic(self) -> str:
@@ -205,42 +206,28 @@ class Bench:
 
     async def start(self, port: int | None = None, *options: str) -> "Worker":
         """Start a worker process; its local state is its port's."""
-        port = port or free_port()
-        environment = {
-            **os.environ,
-            "ESHOP_KAFKA": self.kafka,
-            "ESHOP_DATA": str(self.data),
-            "ESHOP_TOPIC_PREFIX": f"{self.name}-",
-            "ESHOP_GROUP_SUFFIX": f"-{self.name}",
-            "ESHOP_WEB_LISTEN": f"127.0.0.1:{port}",
-        }
-        log = self.data / f"worker-{port}.log"
-        with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "faust", "-A", "eshop.projections", *options, "worker", "-l", "info",
-                env=environment, stdout=output, stderr=output,
-            )  # fmt: skip
-        worker = Worker(self, port, process, log)
+        worker = Worker(
+            kind=PROJECTIONS,
+            folder=self.data,
+            settings=own_names(self.kafka, self.name),
+            web_port=port or free_port(self.taken),
+            end_seconds_max=WAIT_SECONDS_MAX,
+            http=self.http,
+        )
+        await worker.start(*options)
         self.workers.append(worker)
         return worker
 
 
-@dataclass
-class Worker:
-    """A worker process."""
+@dataclass(kw_only=True)
+class Worker(WorkerProcess):
+    """A projections worker, and what it answers."""
 
-    bench: Bench
-    port: int
-    process: asyncio.subprocess.Process
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    http: ClientSession
 
     @property
     def state(self) -> Path:
-        return self.bench.data / "faust" / f"projections-{self.port}"
+        return self.folder / "faust" / f"projections-{self.web_port}"
 
     def read_up_to(self, partitions: Iterable[int]) -> dict[int, int]:
         """Return, by partition, from which offset of the changelog on a start would read."""
@@ -258,7 +245,7 @@ class Worker:
     async def get(self, path: str) -> tuple[int, Json]:
         """Return status and body; (0, {}) while nobody listens."""
         try:
-            async with self.bench.http.get(f"{self.url}/{path}") as response:
+            async with self.http.get(f"{self.url}/{path}") as response:
                 return response.status, await response.json()
         except (ClientError, TimeoutError):
             return 0, {}
@@ -268,9 +255,9 @@ class Worker:
         last: tuple[int, Json] = (0, {})
         changed_at = time.monotonic()
         while not good(*last):
-            assert self.process.returncode is None, self.log.read_text()[-3000:]
+            assert self.is_running, self.end_of_log
             if time.monotonic() - changed_at > WAIT_SECONDS_MAX:
-                pytest.fail(f"{path} is still {last}\n{self.log.read_text()[-3000:]}")
+                pytest.fail(f"{path} is still {last}\n{self.end_of_log}")
             await asyncio.sleep(POLL_SECONDS)
             answer = await self.get(path)
             if answer != last:
@@ -282,14 +269,6 @@ class Worker:
         return await self.until(
             "projections/totals", lambda status, body: status == 200 and agrees(body, shop)
         )
-
-    async def kill(self) -> None:
-        self.process.kill()
-        await self.process.wait()
-
-    async def leave(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), WAIT_SECONDS_MAX)
 
 
 def agrees(totals: Json, shop: Shop) -> bool:
@@ -303,13 +282,6 @@ def agrees(totals: Json, shop: Shop) -> bool:
         and turnover == {currency: amount for currency, amount in shop.turnover.items() if amount}
         and totals["balance_minor"].get("USD", 0) == shop.balance
     )
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def first_records(bench: Bench) -> list[ConsumerRecord]:
@@ -331,13 +303,13 @@ async def changelog_ends(bench: Bench) -> dict[int, int]:
 async def bench(
     cluster: EmbeddedCluster, tmp_path: Path, request: pytest.FixtureRequest
 ) -> AsyncIterator[Bench]:
-    async with open_bench(cluster.kafka, tmp_path, f"p{abs(hash((request.node.name, tmp_path)))}") as opened:
+    async with open_bench(cluster.kafka, tmp_path, f"p{abs(hash((request.node.name, tmp_path)))}-") as opened:
         yield opened
 
 
 @asynccontextmanager
 async def open_bench(kafka: str, data: Path, name: str) -> AsyncIterator[Bench]:
-    await ensure_topics(kafka, f"{name}-")
+    await ensure_topics(kafka, name)
     producer = AIOKafkaProducer(bootstrap_servers=kafka, acks="all", linger_ms=5)
     await producer.start()
     async with ClientSession(timeout=ClientTimeout(total=5)) as http:
@@ -346,8 +318,7 @@ async def open_bench(kafka: str, data: Path, name: str) -> AsyncIterator[Bench]:
             yield opened
         finally:
             for worker in opened.workers:
-                if worker.process.returncode is None:
-                    await worker.kill()
+                await worker.kill()
             await producer.stop()
 
 
@@ -386,11 +357,11 @@ async def test_what_can_not_be_parsed_is_counted_and_passed_over_at_every_start(
         counted = f'eshop_projection_events_total{{outcome="undecodable"}} {2 * PARTITIONS:.1f}'
         assert counted in await response.text()
     await worker.kill()
-    worker = await bench.start(worker.port)
+    worker = await bench.start(worker.web_port)
     await worker.until_right(shop)
-    assert await worker.leave() == 0
+    await worker.stop()
     shutil.rmtree(worker.state)
-    await (await bench.start(worker.port)).until_right(shop)
+    await (await bench.start(worker.web_port)).until_right(shop)
 
 
 async def test_a_worker_serves_health_and_metrics_and_leaves_cleanly(bench: Bench) -> None:
@@ -406,13 +377,13 @@ async def test_a_worker_serves_health_and_metrics_and_leaves_cleanly(bench: Benc
     for path in ("", "table/", "router/", "graph/"):
         async with bench.http.get(f"{worker.url}/{path}") as response:
             assert response.status == 404, path
-    assert await worker.leave() == 0
+    await worker.stop()
 
 
 async def test_totals_stay_right_when_workers_are_killed_in_the_middle(bench: Bench) -> None:
     shop = Shop(seed=2, users=60)
     chance = random.Random(2)
-    port = free_port()
+    port = free_port(bench.taken)
     putting = asyncio.create_task(bench.put_history(shop, 20_000))  # a fold takes up to 1,000
     killed_at: list[int] = []
     for _ in range(3):
@@ -445,9 +416,9 @@ async def test_totals_are_rebuilt_without_local_state(bench: Bench) -> None:
     worker = await bench.start()
     await bench.put_history(shop, 1000)
     await worker.until_right(shop)
-    assert await worker.leave() == 0
+    await worker.stop()
     shutil.rmtree(worker.state)
-    again = await bench.start(worker.port)
+    again = await bench.start(worker.web_port)
     await again.until_right(shop)
     await bench.put_history(shop, 300)
     await again.until_right(shop)
@@ -473,7 +444,7 @@ async def test_workers_share_topics_that_have_grown_as_before(bench: Bench) -> N
     await bench.put_history(shop, 1500)
     for worker in (one, other):
         await worker.until_right(shop)
-    assert one.log.read_text().count("messages go to the first 12") == len(names)
+    assert one.log_file.read_text().count("messages go to the first 12") == len(names)
 
 
 async def test_two_workers_answer_for_all_users_and_one_takes_over(bench: Bench) -> None:
@@ -505,17 +476,18 @@ async def test_a_stopped_worker_that_goes_on_spoils_nothing(bench: Bench) -> Non
     await other.until("projections/totals", lambda status, body: status == 200 and len(body["workers"]) == 2)
     putting = asyncio.create_task(bench.put_history(shop, 6000))
     await other.until("projections/local", reached(300))
-    other.process.send_signal(signal.SIGSTOP)
+    other.send_signal(signal.SIGSTOP)
     await putting
     totals = await one.until_right(shop)
     assert totals["workers"] == {one.url: "ok"}
-    other.process.send_signal(signal.SIGCONT)
+    other.send_signal(signal.SIGCONT)
     await one.until("projections/totals", lambda status, body: status == 200 and len(body["workers"]) == 2)
     await bench.put_history(shop, 1000)
     await one.until_right(shop)
-    assert (await one.leave(), await other.leave()) == (0, 0)
+    for worker in (one, other):
+        await worker.stop()
     shutil.rmtree(one.state)
-    again = await bench.start(one.port)
+    again = await bench.start(one.web_port)
     await again.until_right(shop)
 
 
@@ -534,7 +506,7 @@ async def test_a_late_record_of_another_worker_does_not_make_the_next_start_read
         while (ends := await changelog_ends(bench)) != worker.read_up_to(ends):
             await asyncio.sleep(POLL_SECONDS)
     await worker.kill()
-    again = await bench.start(worker.port)
+    again = await bench.start(worker.web_port)
     await again.until_right(shop)
 
 
@@ -542,7 +514,7 @@ async def test_what_nobody_has_read_yet_is_read_by_who_takes_it_over(bench: Benc
     shop = Shop(seed=6, users=50)
     one, other = await bench.start(), await bench.start()
     await other.until("projections/totals", lambda status, body: status == 200 and len(body["workers"]) == 2)
-    other.process.send_signal(signal.SIGSTOP)
+    other.send_signal(signal.SIGSTOP)
     await bench.put_history(shop, 600)  # before other's session ends: nothing of its partitions is committed
     totals = await one.until_right(shop)
     assert totals["workers"] == {one.url: "ok"}
@@ -569,7 +541,7 @@ async def test_a_message_nobody_can_read_is_passed_over_and_told(bench: Bench) -
     await worker.until_right(shop)
     async with bench.http.get(f"{worker.url}/metrics") as response:
         assert 'eshop_projection_events_total{outcome="undecodable"} 1.0' in await response.text()
-    assert "header 'ce_id' is missing" in worker.log.read_text()
+    assert "header 'ce_id' is missing" in worker.log_file.read_text()
 
 
 async def test_no_time_or_type_of_an_event_ends_a_worker_or_hides_what_happens(bench: Bench) -> None:
@@ -587,7 +559,7 @@ async def test_no_time_or_type_of_an_event_ends_a_worker_or_hides_what_happens(b
     for once_more in (False, True):
         if once_more:
             await worker.kill()
-            worker = await bench.start(worker.port)
+            worker = await bench.start(worker.web_port)
         seen = await worker.until(
             "projections/totals", lambda _, body: body.get("orders") == dict(shop.statuses)
         )
@@ -601,16 +573,16 @@ async def test_no_time_or_type_of_an_event_ends_a_worker_or_hides_what_happens(b
                 told = await response.text()
             assert 'eshop_projection_events_total{outcome="undecodable"} 2.0' in told
             assert 'eshop_projection_events_total{outcome="unknown_type"} 1.0' in told
-    assert "can't be folded" not in worker.log.read_text()
+    assert "can't be folded" not in worker.log_file.read_text()
 
 
 async def test_a_worker_that_cannot_start_says_why_and_fails(bench: Bench) -> None:
     taken = await bench.start()
     await taken.until("health/ready", lambda status, _: status == 200)
-    late = await bench.start(taken.port)
-    assert await asyncio.wait_for(late.process.wait(), WAIT_SECONDS_MAX) == 1
-    assert "address already in use" in late.log.read_text()
-    bench.kafka = f"127.0.0.1:{free_port()}"
+    late = await bench.start(taken.web_port)
+    assert await late.ends() == 1
+    assert "address already in use" in late.log_file.read_text()
+    bench.kafka = f"127.0.0.1:{free_port(bench.taken)}"
     lost = await bench.start()
-    assert await asyncio.wait_for(lost.process.wait(), WAIT_SECONDS_MAX) == 1
-    assert "KafkaConnectionError" in lost.log.read_text()
+    assert await lost.ends() == 1
+    assert "KafkaConnectionError" in lost.log_file.read_text()

@@ -38,6 +38,7 @@ MIGRATIONS = ROOT / "eshop" / "store" / "migrations"
 #: Made once from COMMIT, the one that added that file, and made again, byte for byte, by
 #: git archive COMMIT^ eshop ':!eshop/cluster' ':!eshop/cli' | gzip -9n
 BEFORE = Path(__file__).parent / "versions" / "eshop-0001.tar.gz"
+SERVICES_BEFORE = ("orders", "payments")
 USERS = [f"user-{number}" for number in range(10)]
 BALANCE_MINOR = 100_000
 
@@ -55,7 +56,7 @@ def newest_versions() -> dict[str, str | None]:
         service: ScriptDirectory(
             str(MIGRATIONS), version_locations=[str(MIGRATIONS / service / "versions")]
         ).get_current_head()
-        for service in ("orders", "payments")
+        for service in SERVICES_BEFORE
     }
 
 
@@ -130,7 +131,7 @@ def versions(world: World) -> dict[str, str]:
     """Return the version each service's database is at."""
     return {
         service: world.query(service, "SELECT version_num FROM alembic_version")[0][0]
-        for service in world.urls
+        for service in SERVICES_BEFORE
     }
 
 
@@ -210,7 +211,7 @@ async def test_new_type_of_event_needs_no_other_service_to_be_deployed_first(
         assert {
             row[0] for row in world.query("orders", "SELECT order_id::text FROM orders")
         } == before | after
-        settings = Settings(topic_prefix=world.name, group_suffix=f"-{world.name}x")
+        settings = Settings(topic_prefix=world.name, group_suffix=f"-{world.name}")
         sources = Sources(world.urls["orders"], world.urls["payments"], cluster.kafka, settings)
         report = await audit(Wanted(sources, Silent(), settle_seconds=30))
         assert report.ok, report.as_json()

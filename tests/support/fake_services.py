@@ -1,9 +1,10 @@
 # ruff: noqa: N802  gRPC names its methods so
-"""The two services in memory behind real gRPC, for tests of the gateway."""
+"""The services in memory behind real gRPC, for tests of the gateway."""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import grpc
@@ -15,8 +16,9 @@ from eshop.clients.channel import TOKEN_HEADER
 from eshop.contracts.proto import orders_v1_pb2 as orders_pb
 from eshop.contracts.proto import payments_v1_pb2 as payments_pb
 from eshop.contracts.proto import shared_v1_pb2 as shared_pb
-from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersServicer, add_OrdersServicer_to_server
-from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsServicer, add_PaymentsServicer_to_server
+from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersServicer
+from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsServicer
+from eshop.contracts.services import SERVICES
 
 TOKEN = "the-token"
 Context = aio.ServicerContext[Any, Any]
@@ -49,14 +51,38 @@ class Behaviour:
         return [request for name, request in self.asked if name == method][-1]
 
 
-class FakeOrders(OrdersServicer):
+class FakeFeed:
+    """The feeds of a service's users, in order: all that a service of the catalogue must have."""
+
+    def __init__(self, service: str, behaviour: Behaviour) -> None:
+        self.does = behaviour
+        self.feeds: dict[str, list[Any]] = {}
+        self._service = service
+        self._page = import_module(f"eshop.contracts.proto.{service}_v1_pb2").ReadFeedReply
+
+    async def ReadFeed(self, request: shared_pb.ReadFeedRequest, context: Context) -> Any:
+        await self.does.meet(f"{self._service}.ReadFeed", request, context)
+        feed = self.feeds.get(request.user_id, [])
+        frames = feed[request.after_feed_number : request.after_feed_number + request.limit]
+        return self._page(frames=frames, head_feed_number=len(feed))
+
+    async def FeedHeads(
+        self, request: shared_pb.FeedHeadsRequest, context: Context
+    ) -> shared_pb.FeedHeadsReply:
+        await self.does.meet(f"{self._service}.FeedHeads", request, context)
+        heads = [len(self.feeds.get(user_id, [])) for user_id in request.user_ids]
+        return shared_pb.FeedHeadsReply(head_feed_numbers=heads)
+
+
+class FakeOrders(FakeFeed, OrdersServicer):
     """Orders by id, newest last, with a feed per user."""
 
+    feeds: dict[str, list[orders_pb.OrderFrame]]
+
     def __init__(self, behaviour: Behaviour) -> None:
-        self.does = behaviour
+        super().__init__("orders", behaviour)
         self.orders: dict[str, orders_pb.Order] = {}
         self.keys: dict[tuple[str, str], tuple[bytes, str]] = {}
-        self.feeds: dict[str, list[orders_pb.OrderFrame]] = {}
         self.refuse: dict[int, str] = {}
 
     def place(
@@ -167,27 +193,15 @@ class FakeOrders(OrdersServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
         return orders_pb.RefundOrderReply(order=order, asked=order.status != "CANCELLED")
 
-    async def ReadFeed(self, request: shared_pb.ReadFeedRequest, context: Context) -> orders_pb.ReadFeedReply:
-        await self.does.meet("orders.ReadFeed", request, context)
-        feed = self.feeds.get(request.user_id, [])
-        frames = feed[request.after_feed_number : request.after_feed_number + request.limit]
-        return orders_pb.ReadFeedReply(frames=frames, head_feed_number=len(feed))
 
-    async def FeedHeads(
-        self, request: shared_pb.FeedHeadsRequest, context: Context
-    ) -> shared_pb.FeedHeadsReply:
-        await self.does.meet("orders.FeedHeads", request, context)
-        heads = [len(self.feeds.get(user_id, [])) for user_id in request.user_ids]
-        return shared_pb.FeedHeadsReply(head_feed_numbers=heads)
-
-
-class FakePayments(PaymentsServicer):
+class FakePayments(FakeFeed, PaymentsServicer):
     """One account per user, with a feed and a statement."""
 
+    feeds: dict[str, list[payments_pb.WalletFrame]]
+
     def __init__(self, behaviour: Behaviour) -> None:
-        self.does = behaviour
+        super().__init__("payments", behaviour)
         self.accounts: dict[str, payments_pb.Account] = {}
-        self.feeds: dict[str, list[payments_pb.WalletFrame]] = {}
         self.keys: dict[tuple[str, str], tuple[bytes, payments_pb.Account]] = {}
         self.references: set[tuple[str, str]] = set()
         self.closed: dict[str, payments_pb.Account] = {}
@@ -338,24 +352,9 @@ class FakePayments(PaymentsServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such account")
         return account
 
-    async def ReadFeed(
-        self, request: shared_pb.ReadFeedRequest, context: Context
-    ) -> payments_pb.ReadFeedReply:
-        await self.does.meet("payments.ReadFeed", request, context)
-        feed = self.feeds.get(request.user_id, [])
-        frames = feed[request.after_feed_number : request.after_feed_number + request.limit]
-        return payments_pb.ReadFeedReply(frames=frames, head_feed_number=len(feed))
-
-    async def FeedHeads(
-        self, request: shared_pb.FeedHeadsRequest, context: Context
-    ) -> shared_pb.FeedHeadsReply:
-        await self.does.meet("payments.FeedHeads", request, context)
-        heads = [len(self.feeds.get(user_id, [])) for user_id in request.user_ids]
-        return shared_pb.FeedHeadsReply(head_feed_numbers=heads)
-
 
 class FakeServices:
-    """Both services on one port; started and stopped with the test."""
+    """All services on one port; started and stopped with the test. Those without a fake have empty feeds."""
 
     def __init__(self) -> None:
         self.does = Behaviour()
@@ -365,8 +364,11 @@ class FakeServices:
 
     async def start(self) -> None:
         self._server = aio.server(options=(("grpc.so_reuseport", 0),))
-        add_OrdersServicer_to_server(self.orders, self._server)
-        add_PaymentsServicer_to_server(self.payments, self._server)
+        fakes: dict[str, FakeFeed] = {name: FakeFeed(name, self.does) for name in SERVICES}
+        for name, fake in (fakes | {"orders": self.orders, "payments": self.payments}).items():
+            module = f"eshop.contracts.proto.{name}_v1_pb2"
+            (own,) = import_module(module).DESCRIPTOR.services_by_name
+            getattr(import_module(f"{module}_grpc"), f"add_{own}Servicer_to_server")(fake, self._server)
         port = self._server.add_insecure_port(self.address or "127.0.0.1:0")
         self.address = f"127.0.0.1:{port}"
         await self._server.start()

@@ -9,6 +9,7 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from pytest_aiohttp.plugin import AiohttpClient
 
+from eshop.contracts.services import SERVICES
 from eshop.settings import Settings
 from gateway.app import create_app
 from gateway.cache import MemoryStore
@@ -36,9 +37,9 @@ async def services() -> AsyncIterator[FakeServices]:
 @pytest.fixture
 def settings(services: FakeServices, unused_tcp_port_factory: Callable[[], int]) -> Settings:
     """A gateway's settings: the fakes, and no Kafka."""
+    addresses: dict[str, Any] = {f"{service}_grpc": services.address for service in SERVICES}
     return Settings(
-        orders_grpc=services.address,
-        payments_grpc=services.address,
+        **addresses,
         service_token=SecretStr(TOKEN),
         kafka=f"127.0.0.1:{unused_tcp_port_factory()}",
         redis_url=SecretStr(f"redis://127.0.0.1:{unused_tcp_port_factory()}/0"),

@@ -1,7 +1,8 @@
-"""Orders and payments workers on databases, topics and groups of their own, and what tests do with them."""
+"""The shop's processes on databases, topics and groups of their own, and what tests do with them."""
 
 import asyncio
 import os
+import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterable
@@ -24,6 +25,7 @@ from eshop.contracts.proto import payments_v1_pb2 as payments_pb
 from eshop.contracts.proto.orders_v1_pb2_grpc import OrdersStub
 from eshop.contracts.proto.payments_v1_pb2_grpc import PaymentsStub
 from eshop.contracts.proto.shared_v1_pb2 import RequestContext
+from eshop.contracts.services import GATEWAY, SERVICES
 from eshop.contracts.topics import PARTITIONS
 from eshop.kafka.topics import ensure_topics
 from eshop.store.migrate import on_database
@@ -32,7 +34,133 @@ from tests.support.builders import new_database_url, new_id
 ROOT = Path(__file__).parents[2]
 TOKEN = credentials("development-service-token")
 READY_SECONDS_MAX = 90
+END_SECONDS_MAX = 30
 TOPIC_SECONDS_MAX = 30
+
+
+@dataclass(kw_only=True)
+class WorkerProcess:
+    """A process of the shop as its user starts it. After its end it may be started again, as it was.
+
+    ``kind`` is the gateway, or a module of `eshop` with a Faust app. ``folder`` has its data and its log.
+    """
+
+    kind: str
+    folder: Path
+    settings: dict[str, str]
+    web_port: int
+    grpc_port: int | None = None
+    host: str = "127.0.0.1"
+    end_seconds_max: float = END_SECONDS_MAX
+    process: asyncio.subprocess.Process | None = field(default=None, init=False)
+    _log_begin: int = field(default=0, init=False)
+
+    @property
+    def url(self) -> str:
+        """The address of its HTTP server."""
+        return f"http://{self.host}:{self.web_port}"
+
+    @property
+    def grpc_address(self) -> str:
+        """The address of its gRPC server."""
+        return f"{self.host}:{self.grpc_port}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.process is not None and self.process.returncode is None
+
+    @property
+    def log_file(self) -> Path:
+        """The log of all its starts."""
+        return self.folder / f"{self.kind}-{self.host}-{self.web_port}.log"
+
+    @property
+    def log(self) -> str:
+        """The log since its last start."""
+        return self.log_file.read_bytes()[self._log_begin :].decode(errors="replace")
+
+    @property
+    def end_of_log(self) -> str:
+        """The last lines of the log."""
+        return self.log[-3_000:]
+
+    def environment(self) -> dict[str, str]:
+        """Return this process's variables, with its settings."""
+        listening = {"ESHOP_WEB_LISTEN": f"{self.host}:{self.web_port}"}
+        if self.grpc_port is not None:
+            listening["ESHOP_GRPC_LISTEN"] = self.grpc_address
+        return os.environ | self.settings | listening | {"ESHOP_DATA": str(self.folder)}
+
+    async def start(self, *options: str, app: str = "", sources: Path | str = ROOT, **more: str) -> None:
+        """Start it, perhaps with options of Faust, another app, other sources, or more variables."""
+        faust = ("faust", "-A", app or f"eshop.{self.kind}", *options, "worker", "-l", "info")
+        words = ("gateway",) if self.kind == GATEWAY else faust
+        with self.log_file.open("ab") as output:
+            self._log_begin = output.tell()
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", *words),
+                env=self.environment() | more,
+                cwd=sources,
+                stdout=output,
+                stderr=output,
+            )
+
+    async def run(self, **more: str) -> None:
+        """Start it, and wait until it is ready."""
+        await self.start(**more)
+        await self.until_ready()
+
+    async def until_ready(self, path: str = "/health/ready") -> None:
+        """Wait until it says that it is ready; fail with its log if it ends."""
+        async with asyncio.timeout(READY_SECONDS_MAX), aiohttp.ClientSession() as http:
+            while True:
+                assert self.is_running, self.end_of_log
+                try:
+                    async with http.get(self.url + path) as answer:
+                        if answer.status == 200:
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(0.1)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def ends(self) -> int:
+        """Wait for its end, and return how it ended."""
+        assert self.process is not None
+        async with asyncio.timeout(self.end_seconds_max):
+            return await self.process.wait()
+
+    async def leave(self) -> int:
+        """Ask it to leave, as supervisors do, if it runs; return how it ended."""
+        if self.is_running:
+            self.send_signal(signal.SIGTERM)
+        return await self.ends()
+
+    async def stop(self) -> None:
+        """Ask it to leave, and see that it has run until then and leaves cleanly."""
+        assert self.is_running, self.end_of_log
+        assert await self.leave() == 0, self.end_of_log
+
+    async def kill(self) -> None:
+        """Kill it, if it runs."""
+        if self.process is not None and self.is_running:
+            self.process.kill()
+            await self.process.wait()
+
+
+def own_names(kafka: str, prefix: str) -> dict[str, str]:
+    """Return the settings of processes whose topics and groups on the broker are a test's own."""
+    return {"ESHOP_KAFKA": kafka, "ESHOP_TOPIC_PREFIX": prefix, "ESHOP_GROUP_SUFFIX": f"-{prefix}"}
+
+
+def own_database(admin_url: str, url: str) -> dict[str, str]:
+    """Return the settings of a service whose database is a test's own."""
+    return {"ESHOP_ADMIN_DATABASE_URL": admin_url, "ESHOP_DATABASE_URL": url}
 
 
 @dataclass
@@ -46,20 +174,21 @@ class World:
 
     def __post_init__(self) -> None:
         admin_url = self.cluster.postgres_admin_url
-        self.urls = {service: new_database_url(admin_url, service) for service in ("orders", "payments")}
+        self.urls = {service: new_database_url(admin_url, service) for service in SERVICES}
 
-    def environment(self, service: str, grpc_port: int, web_port: int) -> dict[str, str]:
-        """Return a worker's settings."""
-        return os.environ | {
-            "ESHOP_KAFKA": self.cluster.kafka,
-            "ESHOP_ADMIN_DATABASE_URL": self.cluster.postgres_admin_url,
-            "ESHOP_DATABASE_URL": self.urls[service],
-            "ESHOP_TOPIC_PREFIX": self.name,
-            "ESHOP_GROUP_SUFFIX": f"-{self.name}x",
-            "ESHOP_DATA": str(self.folder),
-            "ESHOP_WEB_LISTEN": f"127.0.0.1:{web_port}",
-            "ESHOP_GRPC_LISTEN": f"127.0.0.1:{grpc_port}",
-        }
+    def process(
+        self, service: str, kind: str | None = None, *, host: str = "127.0.0.1", web_port: int | None = None
+    ) -> WorkerProcess:
+        """Return a worker of a service, or a process of another kind with its settings; it is not started."""
+        database = own_database(self.cluster.postgres_admin_url, self.urls[service])
+        return WorkerProcess(
+            kind=kind or service,
+            folder=self.folder,
+            settings=own_names(self.cluster.kafka, self.name) | database,
+            web_port=web_port or free_port(self.taken),
+            grpc_port=free_port(self.taken),
+            host=host,
+        )
 
     def query(self, service: str, sql: str) -> list[Any]:
         """Look into a service's database."""
@@ -76,44 +205,14 @@ class World:
         self, service: str, sources: Path = ROOT, *, deadline_seconds: int = 60
     ) -> AsyncIterator[str]:
         """Run a worker of some version; yield its gRPC address once it is ready."""
-        grpc_port, web_port = free_port(self.taken), free_port(self.taken)
-        log = self.folder / f"{service}-{web_port}.log"
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "faust", "-A", f"eshop.{service}", "worker", "-l", "info"),
-                env=self.environment(service, grpc_port, web_port)
-                | {"ESHOP_ORDER_DEADLINE_SECONDS": str(deadline_seconds)},
-                cwd=sources,
-                stdout=output,
-                stderr=output,
-            )
+        worker = self.process(service)
         try:
-            await until_ready(process, web_port, log)
-            yield f"127.0.0.1:{grpc_port}"
-            assert process.returncode is None, end_of(log)
+            await worker.start(sources=sources, ESHOP_ORDER_DEADLINE_SECONDS=str(deadline_seconds))
+            await worker.until_ready()
+            yield worker.grpc_address
+            assert worker.is_running, worker.end_of_log
         finally:
-            if process.returncode is None:
-                process.terminate()
-            await asyncio.wait_for(process.wait(), 30)
-
-
-def end_of(log: Path) -> str:
-    """Return the last lines of a worker's log."""
-    return log.read_text()[-3_000:]
-
-
-async def until_ready(process: asyncio.subprocess.Process, web_port: int, log: Path) -> None:
-    """Wait until a worker says that it is ready."""
-    async with asyncio.timeout(READY_SECONDS_MAX), aiohttp.ClientSession() as http:
-        while True:
-            assert process.returncode is None, end_of(log)
-            try:
-                async with http.get(f"http://127.0.0.1:{web_port}/health/ready") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.1)
+            await worker.leave()
 
 
 @asynccontextmanager

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
+from eshop.audit import claims, histories, outboxes
 from eshop.audit.answers import Answer
 from eshop.audit.broker import Record
 from eshop.audit.databases import outer_merge
 from eshop.audit.findings import EXAMPLES_MAX, INVARIANTS, Findings, Report
 from eshop.audit.messages import FirstOccurrences
 from eshop.audit.outcomes import judge
+from eshop.contracts.services import AUDITED
 
 
 def record(offset: int, user_id: bytes) -> Record:
@@ -189,3 +191,10 @@ def test_guarantee_names_every_invariant() -> None:
     text = (Path(__file__).parents[2] / "docs" / "guarantee.md").read_text()
     for invariant in INVARIANTS:
         assert f"| {invariant.id} | {invariant.holds}" in text
+
+
+def test_audit_knows_the_tables_and_results_of_each_service_that_it_judges() -> None:
+    names = {service.name for service in AUDITED}
+    assert set(histories._FEEDS) == set(outboxes._ENTRIES) == set(claims._STATUS_OF) == names
+    read = {topic.name for service in AUDITED for topic in service.reads}
+    assert read == {service.events.name for service in AUDITED}

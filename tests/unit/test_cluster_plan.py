@@ -14,8 +14,10 @@ from eshop.cluster.ports import free_port, holder_of, is_taken, require_free
 from eshop.cluster.postgres import Postgres
 from eshop.cluster.services import BASE_PORTS, Plan, make_plan, parse_scale, service_env, service_program
 from eshop.cluster.valkey import Valkey
+from eshop.contracts.services import SERVICES
+from eshop.settings import DEFAULT_PORTS
 
-ONE_EACH = {"orders": 1, "payments": 1, "projections": 1, "gateway": 1}
+ONE_EACH = dict.fromkeys(DEFAULT_PORTS, 1)
 
 
 def all_ports(plan: Plan) -> list[int]:
@@ -53,7 +55,7 @@ def test_scale_of_nonsense_is_refused(word: str) -> None:
 def test_ephemeral_run_has_free_distinct_ports() -> None:
     plan = make_plan({}, parse_scale(["orders=3,gateway=2"]), ephemeral=True)
     ports = all_ports(plan)
-    assert len(set(ports)) == len(ports) == 4 + 3 * 2 + 2 + 1 + 2
+    assert len(set(ports)) == len(ports) == 4 + 2 * (len(SERVICES) + 2) + 1 + 2
     assert not set(ports) & set(BASE_PORTS.values())
 
 
@@ -61,23 +63,26 @@ def test_documented_ports_are_the_default(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("eshop.cluster.ports.is_taken", lambda _port: False)
     plan = make_plan({}, ONE_EACH, ephemeral=False)
     assert plan.parts == PartPorts(kafka=9092, kafka_controller=9093, postgres=5432, valkey=6379)
-    assert {service.name: tuple(service.ports.values()) for service in plan.services} == {
-        "orders": (6066, 50051),
-        "payments": (6067, 50052),
+    found = {service.name: tuple(service.ports.values()) for service in plan.services}
+    assert found == {
+        **{name: (service.http_port, service.grpc_port) for name, service in SERVICES.items()},
         "projections": (6068,),
         "gateway": (8000,),
     }
+    assert (found["orders"], found["payments"]) == ((6066, 50051), (6067, 50052))
 
 
 def test_further_instances_get_the_next_free_ports_after_the_base_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("eshop.cluster.ports.is_taken", lambda port: port == 6069)
+    free = [port for port in range(6066, 6166) if port not in BASE_PORTS.values()]
+    free_grpc = [port for port in range(50051, 50151) if port not in BASE_PORTS.values()]
+    monkeypatch.setattr("eshop.cluster.ports.is_taken", lambda port: port == free[0])
     plan = make_plan({}, parse_scale(["orders=3"]), ephemeral=False)
     assert [(s.name, s.web_port, s.grpc_port) for s in plan.of_kind("orders")] == [
         ("orders", 6066, 50051),
-        ("orders-2", 6070, 50053),
-        ("orders-3", 6071, 50054),
+        ("orders-2", free[1], free_grpc[0]),
+        ("orders-3", free[2], free_grpc[1]),
     ]
 
 
@@ -132,9 +137,7 @@ def test_workers_are_started_by_the_plain_faust_command_line(tmp_path: Path) -> 
         for service in plan.services
     }
     assert words == {
-        "orders": "-m faust -L uvloop -A eshop.orders worker -l info",
-        "payments": "-m faust -L uvloop -A eshop.payments worker -l info",
-        "projections": "-m faust -L uvloop -A eshop.projections worker -l info",
+        **{name: f"-m faust -L uvloop -A eshop.{name} worker -l info" for name in (*SERVICES, "projections")},
         "gateway": "-m gateway",
     }
 

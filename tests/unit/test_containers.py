@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from eshop.cluster.jars import KAFKA_VERSION
+from eshop.contracts.services import SERVICES
 from eshop.settings import DEFAULT_PORTS, KNOWN_PASSWORDS, KNOWN_TOKEN, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ MODES = {
     "production": (*BASE, PRODUCTION),
     "production, replicated": (*BASE, PRODUCTION, REPLICATED),
 }
-ONCE = {"migrate-orders", "migrate-payments", "topics"}
+ONCE = {*(f"migrate-{name}" for name in SERVICES), "topics"}
 PUBLISHED = {"8000", "6068", "8080", "5432", "6379", "9092"}
 
 Services = dict[str, dict[str, Any]]
@@ -98,7 +99,8 @@ def ours(services: Services) -> Services:
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the project's own script makes."""
     folder = tmp_path_factory.mktemp("docker")
-    shutil.copy(ROOT / "docker/make-secrets.sh", folder)
+    for name in ("make-secrets.sh", "compose.production.yaml"):
+        shutil.copy(ROOT / "docker" / name, folder)
     for expected in (0, 1):  # never twice
         done = subprocess.run(
             ["sh", folder / "make-secrets.sh"], check=False, capture_output=True, timeout=20
@@ -141,7 +143,7 @@ def test_every_process_starts_with_its_variables_and_secrets(
         copies = 3 if "replicated" in mode and not name.startswith("migrate-") else 1
         assert settings.topic_replication == copies
         database = name.removeprefix("migrate-")
-        if database in ("orders", "payments"):
+        if database in SERVICES:
             assert settings.service_database_url(database).endswith(f"@postgres:5432/{database}")
         assert (settings.admin_url() is not None) == name.startswith("migrate-")
 

@@ -3,11 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import pytest
 
-from eshop.contracts.proto import orders_v1_pb2, payments_v1_pb2, shared_v1_pb2
+from eshop.contracts.proto import shared_v1_pb2
+from eshop.contracts.services import SERVICES
 from gateway.feed import opening
 from gateway.feed.connection import End
 from gateway.feed.frames import Position, Since, Stream
@@ -19,14 +21,16 @@ from gateway.metrics import Metrics
 from gateway.services.history import READS_MAX, ServicesHistory
 
 FEEDS = 1_000
+#: Hello, and three frames of each stream.
+SENT = 1 + 3 * len(Stream)
 
 
 class BusyServices:
-    """Both services, each of which fails when it is asked more than it can do at once."""
+    """All services, each of which fails when it is asked more than it can do at once."""
 
     def __init__(self) -> None:
         self.running: Counter[str] = Counter()
-        self.orders = self.payments = self
+        self.stubs = dict.fromkeys(SERVICES, self)
         self.ReadFeed = self.FeedHeads = None
 
     async def call(self, name: str, _method: object, request: Any) -> Any:
@@ -38,14 +42,9 @@ class BusyServices:
                 raise Problem("slow")
             if isinstance(request, shared_v1_pb2.FeedHeadsRequest):
                 return shared_v1_pb2.FeedHeadsReply(head_feed_numbers=[3] * len(request.user_ids))
-            numbers = range(request.after_feed_number + 1, 4)
-            if service == "orders":
-                orders = [
-                    orders_v1_pb2.OrderFrame(feed_number=seq, order_id="1", status="NEW") for seq in numbers
-                ]
-                return orders_v1_pb2.ReadFeedReply(frames=orders, head_feed_number=3)
-            wallet = [payments_v1_pb2.WalletFrame(feed_number=seq, version=seq) for seq in numbers]
-            return payments_v1_pb2.ReadFeedReply(frames=wallet, head_feed_number=3)
+            proto = import_module(f"eshop.contracts.proto.{service}_v1_pb2")
+            rows = [{"feed_number": number} for number in range(request.after_feed_number + 1, 4)]
+            return proto.ReadFeedReply(frames=rows, head_feed_number=3)
         finally:
             self.running[service] -= 1
 
@@ -65,7 +64,7 @@ async def test_a_thousand_feeds_with_a_gap_do_not_close_each_other() -> None:
     async def one(number: int) -> End:
         async def send(_text: str) -> None:
             sent[number] += 1
-            if sent.total() == FEEDS * 7:
+            if sent.total() == FEEDS * SENT:
                 complete.set()
 
         with hub.attach(f"user-{number}") as feed:
@@ -78,14 +77,17 @@ async def test_a_thousand_feeds_with_a_gap_do_not_close_each_other() -> None:
         await complete.wait()
     hub.close()
     assert set(await asyncio.gather(*feeds)) == {End.SHUTDOWN}
-    assert set(sent.values()) == {7}, "hello and three frames of each stream"
+    assert set(sent.values()) == {SENT}
 
 
 class HalfHistory:
-    """Heads by stream; a stream may fail, or be held until it is let go."""
+    """Heads by stream; a stream may fail, or be held until it is let go. Streams that are not named fail."""
 
     def __init__(self, **heads: int | Problem | asyncio.Event) -> None:
-        self._heads = {Stream(name): head for name, head in heads.items()}
+        self._heads: dict[Stream, int | Problem | asyncio.Event] = {
+            **dict.fromkeys(Stream, Problem("unavailable")),
+            **{Stream(name): head for name, head in heads.items()},
+        }
 
     async def heads(self, stream: Stream, user_ids: Sequence[str]) -> Sequence[int]:
         head = self._heads[stream]
@@ -103,7 +105,8 @@ class HalfHistory:
 async def test_a_feed_opens_with_both_heads_if_both_are_told() -> None:
     heads = await known_heads(HalfHistory(orders=4, wallet=7), "ann")
     assert heads == {Stream.ORDERS: 4, Stream.WALLET: 7}
-    assert position_now(heads) == Position(4, 7)
+    start = position_now(heads)
+    assert (start.of(Stream.ORDERS), start.of(Stream.WALLET)) == (4, 7)
 
 
 @pytest.mark.parametrize("away", [Problem("unavailable"), asyncio.Event()])

@@ -1,4 +1,10 @@
-"""The tables as SQLAlchemy Core sees them. Alembic's migrations create them; a test compares the two."""
+"""The tables as SQLAlchemy Core sees them. Alembic's migrations create them; a test compares the two.
+
+``SHARED`` has the tables of every service. A service's tables are in its module of this package, NAME.py, as
+``NAME`` in capitals.
+"""
+
+from importlib import import_module
 
 from sqlalchemy import (
     BigInteger,
@@ -8,7 +14,6 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    SmallInteger,
     Table,
     Text,
 )
@@ -123,108 +128,12 @@ def _operations(metadata: MetaData) -> None:
     )
 
 
-def _orders() -> MetaData:
-    metadata = MetaData()
-    shared_tables(metadata)
-    Table(
-        "users",
-        metadata,
-        Column("user_id", Text, primary_key=True),
-        Column("feed_number", BigInteger, nullable=False),
-    )
-    Table(
-        "orders",
-        metadata,
-        Column("order_id", _ID, primary_key=True),
-        Column("user_id", Text, nullable=False),
-        Column("feed_number", BigInteger, nullable=False),
-        Column("amount_minor", BigInteger, nullable=False),
-        Column("currency", Text, nullable=False),
-        Column("description", Text, nullable=False),
-        Column("items", JSONB, nullable=False),
-        Column("status", Text, nullable=False),
-        Column("reason", Text),
-        Column("version", Integer, nullable=False),
-        Column("created_at", _TIME, nullable=False),
-        Column("updated_at", _TIME, nullable=False),
-        Column("repeat_at", _TIME, nullable=False),
-        Column("cancellation_reason", Text),
-        Column("idempotency_key", Text),
-        Column("fingerprint", LargeBinary),
-    )
-    Table(
-        "order_history",
-        metadata,
-        Column("user_id", Text, primary_key=True),
-        Column("feed_number", BigInteger, primary_key=True),
-        Column("order_id", _ID, nullable=False),
-        Column("version", Integer, nullable=False),
-        Column("status", Text, nullable=False),
-        Column("reason", Text),
-        Column("at", _TIME, nullable=False),
-    )
-    return metadata
+def schema_of(service: str) -> MetaData:
+    """Return the tables of a service of the catalogue, by its name."""
+    found: MetaData = getattr(import_module(f"{__name__}.{service}"), service.upper())
+    return found
 
 
-def _payments() -> MetaData:
-    metadata = MetaData()
-    shared_tables(metadata)
-    Table(
-        "wallets",
-        metadata,
-        Column("user_id", Text, primary_key=True),
-        Column("feed_number", BigInteger, nullable=False),
-        Column("balance_minor", BigInteger, nullable=False),
-        Column("currency", Text),
-        Column("topped_up_minor", BigInteger, nullable=False),
-        Column("is_closed", Boolean, nullable=False),
-        Column("is_frozen", Boolean, nullable=False),
-    )
-    Table(
-        "wallet_history",
-        metadata,
-        Column("user_id", Text, primary_key=True),
-        Column("feed_number", BigInteger, primary_key=True),
-        Column("balance_minor", BigInteger, nullable=False),
-        Column("currency", Text, nullable=False),
-        Column("transfer_id", _ID),
-        Column("at", _TIME, nullable=False),
-    )
-    Table(
-        "payments",
-        metadata,
-        Column("order_id", _ID, primary_key=True),
-        Column("user_id", Text, nullable=False),
-        Column("status", Text, nullable=False),
-        Column("amount_minor", BigInteger),
-        Column("currency", Text),
-        Column("reason", Text),
-        Column("wallet_version", BigInteger),
-        Column("balance_after_minor", BigInteger),
-        Column("decided_at", _TIME, nullable=False),
-    )
-    Table(
-        "transfers",
-        metadata,
-        Column("transfer_id", _ID, primary_key=True),
-        Column("kind", Text, nullable=False),
-        Column("user_id", Text, nullable=False),
-        Column("currency", Text, nullable=False),
-        Column("order_id", _ID),
-        Column("reference", Text),
-        Column("created_at", _TIME, nullable=False),
-    )
-    Table(
-        "legs",
-        metadata,
-        Column("transfer_id", _ID, primary_key=True),
-        Column("leg", SmallInteger, primary_key=True),
-        Column("account", Text, nullable=False),
-        Column("user_id", Text),
-        Column("amount_minor", BigInteger, nullable=False),
-    )
-    return metadata
-
-
-ORDERS = _orders()
-PAYMENTS = _payments()
+#: For statements on the shared tables: they are the same in every service's database.
+SHARED = MetaData()
+shared_tables(SHARED)
