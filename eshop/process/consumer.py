@@ -13,6 +13,7 @@ import faust
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 
+from eshop.kafka.group_errors import heed_group_errors
 from eshop.kafka.record_batches import tolerate_unreadable
 
 #: Less than a request's bound: see ``SeekingConsumer.perform_seek``.
@@ -27,6 +28,7 @@ class SeekingConsumer(Consumer):
 
     def on_init(self) -> None:
         """Prepare."""
+        heed_group_errors()
         tolerate_unreadable()
         super().on_init()
         self._parked = asyncio.Event()
