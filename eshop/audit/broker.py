@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
+from eshop.kafka.group_errors import heed_group_errors
 from eshop.kafka.record_batches import tolerate_unreadable
 
 PAGE_RECORDS = 5_000
@@ -83,6 +84,7 @@ class Broker:
     """Reads topics without a group, so no group is disturbed."""
 
     def __init__(self, kafka: str) -> None:
+        heed_group_errors()
         tolerate_unreadable()
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=kafka,

@@ -19,6 +19,7 @@ from faust.types.tuples import ack_lock
 from mode import ServiceT
 from mode.utils.futures import notify
 
+from eshop.kafka.group_errors import heed_group_errors
 from eshop.kafka.record_batches import tolerate_unreadable
 
 #: Less than a request's bound: see ``SeekingConsumer.perform_seek``.
@@ -43,6 +44,7 @@ class SeekingConsumer(Consumer):
 
     def on_init(self) -> None:
         """Prepare."""
+        heed_group_errors()
         tolerate_unreadable()
         super().on_init()
         self._parked = asyncio.Event()
