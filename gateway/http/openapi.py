@@ -24,7 +24,7 @@ _UNDESCRIBED = frozenset({"pages", "documents", "feed"})
 _HEADERS: Mapping[str, tuple[str, dict[str, object]]] = {
     "Idempotency-Key": (
         "1 to 255 visible ASCII characters. A repeated request with the key gets the first response.",
-        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~]+$"},
+        {"type": "string", "pattern": r'^("([!#-\[\]-~]|\\["\\]){1,255}"|[!#-~][!-~]{0,254})$'},
     ),
     "If-None-Match": ("An entity tag that the reader has: its version gets 304.", {"type": "string"}),
     "Prefer": (

@@ -16,6 +16,14 @@ logger = logging.getLogger(__name__)
 class _Connection(RequestHandler):
     """A connection whose requests can be malformed."""
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Respond; with a problem to an unknown ``Expect``, which is refused before any middleware."""
+        if isinstance(resp, web.HTTPExpectationFailed):
+            resp = self.handle_error(request, resp.status)
+        return await super().finish_response(request, resp, start_time)
+
     def handle_error(
         self,
         request: web.BaseRequest,

@@ -30,6 +30,7 @@ MALFORMED = {
     + b" HTTP/1.1\r\n"
     + HOST
     + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+    "an unknown expectation": b"GET " + PATH + b" HTTP/1.1\r\n" + HOST + b"Expect: x\r\n",
     "an unknown coding": b"POST " + PATH + b" HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: xchunked\r\n",
 }
 TOO_LARGE = {
