@@ -65,7 +65,8 @@ def _models(operations: Iterable[Operation]) -> list[type[BaseModel]]:
 
 
 def _operation(operation: Operation, schemas: Mapping[type[BaseModel], Any]) -> dict[str, object]:
-    summary, _, rest = operation.text.partition("\n")
+    # Summaries are plain text, descriptions are Markdown.
+    summary, _, rest = operation.text.replace("``", "").partition("\n")
     described: dict[str, object] = {
         "operationId": operation.name,
         "tags": [operation.tag],
@@ -88,11 +89,16 @@ def _parameters(operation: Operation) -> Iterable[dict[str, object]]:
     for name, schema in operation.query.model_json_schema().get("properties", {}).items():
         [kind, *_] = schema.get("anyOf", [schema])
         kept = {key: value for key, value in kind.items() if key not in ("title", "default", "description")}
-        yield {"name": name, "in": "query", "description": schema.get("description", ""), "schema": kept}
+        yield {
+            "name": name,
+            "in": "query",
+            "description": schema.get("description", "").replace("``", "`"),
+            "schema": kept,
+        }
     keyed = ["Idempotency-Key"] if operation.method == "POST" else []
     for name in (*keyed, *operation.headers):
         text, kind = _HEADERS[name]
-        yield {"name": name, "in": "header", "description": text, "schema": kind}
+        yield {"name": name, "in": "header", "description": text.replace("``", "`"), "schema": kind}
 
 
 def _responses(operation: Operation, schemas: Mapping[type[BaseModel], Any]) -> dict[str, object]:
@@ -109,7 +115,7 @@ def _responses(operation: Operation, schemas: Mapping[type[BaseModel], Any]) -> 
         codes[KINDS[code].status].append(code)
     for status, names in sorted(codes.items()):
         responses[str(status)] = {
-            "description": "; ".join(f"``{name}``: {KINDS[name].title}" for name in names),
+            "description": "; ".join(f"`{name}`: {KINDS[name].title}" for name in names),
             "content": {CONTENT_TYPE: {"schema": schemas[ProblemAnswer]}},
         }
     return responses

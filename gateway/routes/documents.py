@@ -15,9 +15,11 @@ from gateway.http.asyncapi import asyncapi
 from gateway.http.openapi import openapi
 from gateway.http.problems import KINDS, TYPE_PREFIX, Kind, Problem
 
-_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+_POLICY = (
+    "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
 #: The viewer sets styles on its elements.
-_VIEWER_POLICY = f"{_POLICY}; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+_VIEWER_POLICY = f"{_POLICY}; style-src 'self' 'unsafe-inline'"
 #: The viewer's files: swagger-ui-dist 5.35.0, which is under the Apache License 2.0, and our start of it.
 _FILES: Mapping[str, str] = {
     "swagger-ui-bundle.js": "text/javascript",
